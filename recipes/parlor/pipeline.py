@@ -1,0 +1,220 @@
+"""The steps of the recipe, each a function of the work folder that the ones before it filled."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from duologue.checkpoints import load_codec, save_checkpoint
+from duologue.codec.mimi import Mimi
+from duologue.config import CSMConfig
+from duologue.data.conversations import SequenceBatch, SequenceSampler, TurnStore
+from duologue.data.corpus import PcmStore, Recording, read_manifests
+from duologue.data.crops import CropSampler
+from duologue.data.encode import encode_turns
+from duologue.data.teacher import WhisperTeacher, bundled_whisper, write_features
+from duologue.engine.voices import codec_fingerprint
+from duologue.errors import TrainingError
+from duologue.model.csm import CSM
+from duologue.train.codec import CodecBatch, CodecTrainConfig, train_codec
+from duologue.train.csm import CSMBatch, CSMTrainConfig, train_csm, validation_losses
+from recipes.parlor.text import build_tokenizer
+
+Report = Callable[[str], None]
+CROP_FRAMES = 20
+CROPS_PER_BATCH = 8
+SEQUENCE_LENGTHS = (96, 144, 208, 304, 448)
+BATCH_ROWS = 3000
+VALIDATION_EVERY = 60
+# The corpus is mostly one voice shifted; these shares, by folder, let every voice be heard.
+FOLDER_WEIGHTS = {"train": 2.0, "kathleen": 1.0, "train_joe": 0.6}
+
+
+@dataclass(frozen=True)
+class Work:
+    """The folders of a run."""
+
+    corpus: Path
+    folder: Path
+    threads: int = 2
+
+    def path(self, step: str) -> Path:
+        """Where a step leaves its result."""
+        return self.folder / step
+
+
+def recordings(work: Work, split: str = "train") -> list[Recording]:
+    """The corpus' training conversations, or those held out; every folder with a manifest counts."""
+    held_out = split == "heldout"
+    found = sorted(work.corpus.glob("*/manifest-*.jsonl"))
+    manifests = [path for path in found if ("heldout" in str(path.relative_to(work.corpus))) == held_out]
+    if not manifests:
+        raise TrainingError(f"no manifests of {split} recordings in {work.corpus}: give --corpus")
+    return read_manifests(manifests)
+
+
+def decode_recordings(work: Work, sample_rate: int) -> PcmStore:
+    """Step `pcm`: every training recording as samples in one file."""
+    folder = work.path("pcm")
+    if (folder / "index.json").exists():
+        return PcmStore(folder)
+    return PcmStore.build(folder, [r.path for r in recordings(work)], sample_rate, workers=work.threads)
+
+
+def listen(work: Work, store: PcmStore, frame_rate: float, whisper: Path | None, report: Report) -> Path:
+    """Step `features`: Whisper's encoder over every recording."""
+    folder = work.path("features")
+    if (folder / "done").exists():
+        return folder
+    teacher = WhisperTeacher(whisper or bundled_whisper(work.folder), frame_rate=frame_rate, threads=work.threads)
+
+    def progress(done: int, total: int) -> None:
+        if done == total or done % 100 < 10:
+            report(f"features: {done} of {total} recordings")
+
+    write_features(store, folder, teacher, frame_rate=frame_rate, progress=progress)
+    (folder / "done").touch()
+    return folder
+
+
+def make_codec(work: Work, config: CodecTrainConfig, store: PcmStore, features: Path | None) -> Mimi:
+    """Step `codec`: trains, or resumes, or loads what an earlier run finished."""
+    folder = work.path("codec")
+    if (folder / "model" / "config.json").exists():
+        return load_codec(folder / "model")
+    sampler = CropSampler(
+        store,
+        frame_size=config.model.frame_size,
+        num_frames=CROP_FRAMES,
+        batch_size=CROPS_PER_BATCH,
+        seed=config.loop.seed + 1,
+        weights=[FOLDER_WEIGHTS.get(Path(name).parent.name, 1.0) for name in store.names],
+        features=features,
+        feature_dim=config.teacher_dim,
+    )
+
+    def batches(index: int) -> CodecBatch:
+        pcm, teacher = sampler(index)
+        return CodecBatch(pcm, teacher)
+
+    codec = train_codec(config, batches, folder)
+    save_checkpoint(folder / "model", "native", codec=codec)
+    return codec
+
+
+def encode_corpus(work: Work, codec: Mimi, store: PcmStore, report: Report) -> TurnStore:
+    """Step `turns`: every training turn as codes."""
+    folder, fingerprint = work.path("turns"), codec_fingerprint(codec)
+    if (folder / "turns.json").exists():
+        return TurnStore(folder, fingerprint=fingerprint)
+
+    def progress(done: int, total: int) -> None:
+        report(f"turns: {done} of {total} encoded")
+
+    return encode_turns(
+        codec, store, recordings(work), folder, fingerprint=fingerprint, autocast=True, progress=progress
+    )
+
+
+def voice_weights(turns: TurnStore) -> dict[str, float]:
+    """Rarer voices count more, by the square root of their share, so that one voice does not drown the rest."""
+    frames: dict[str, int] = {}
+    for conversation in turns.conversations:
+        for turn in conversation:
+            frames[turn.voice] = frames.get(turn.voice, 0) + turn.codes.shape[1]
+    mean = sum(frames.values()) / len(frames)
+    return {voice: math.sqrt(mean / count) for voice, count in frames.items()}
+
+
+def make_csm(work: Work, config: CSMTrainConfig, turns: TurnStore, initial: CSM | None = None) -> CSM:
+    """Step `csm`: trains, or resumes; `initial` gives the weights to start from."""
+    tokenizer = build_tokenizer(work.path("csm"))
+    prepared: dict[str, str] = {}
+
+    def encode(text: str, speaker: int) -> list[int]:
+        if text not in prepared:
+            prepared[text] = tokenizer.prepare(text)
+        return tokenizer.encode_prepared(prepared[text], speaker)
+
+    def sampler(held_out: bool) -> SequenceSampler:
+        chosen = [
+            conversation
+            for index, conversation in enumerate(turns.conversations)
+            if (index % VALIDATION_EVERY == 0) == held_out
+        ]
+        return SequenceSampler(
+            chosen,
+            encode,
+            batch_rows=BATCH_ROWS,
+            lengths=SEQUENCE_LENGTHS,
+            seed=config.loop.seed + 1,
+            weights=voice_weights(turns),
+        )
+
+    draw, draw_held_out = sampler(held_out=False), sampler(held_out=True)
+
+    def batches(index: int, progress: float) -> CSMBatch:
+        # Short sequences first: reading is learned on single turns before whole conversations follow.
+        longest = SEQUENCE_LENGTHS[min(len(SEQUENCE_LENGTHS) - 1, 1 + int(progress * 10))]
+        return csm_batch(draw(index, longest))
+
+    validation = [csm_batch(draw_held_out(index)) for index in range(3)]
+
+    def evaluate(model: CSM, step: int) -> dict[str, float]:
+        return validation_losses(model, validation)
+
+    return train_csm(
+        config,
+        batches,
+        work.path("csm"),
+        initial=None if initial is None else initial.state_dict(),
+        evaluate=evaluate,
+    )
+
+
+def csm_batch(batch: SequenceBatch) -> CSMBatch:
+    """What the trainer takes, from what the data gives: the two leaves know nothing of each other."""
+    return CSMBatch(batch.tokens, batch.mask, batch.scored, batch.turn)
+
+
+def text_vocab_size(work: Work) -> int:
+    """Symbols of parlor's alphabet."""
+    return build_tokenizer(work.path("csm")).vocab_size
+
+
+def export(work: Work, model: CSM, codec: Mimi, turns: TurnStore, destination: Path) -> None:
+    """Step `export`: the native checkpoint in bfloat16 with its tokenizer and voices."""
+    from recipes.parlor.voices import write_voices
+
+    save_checkpoint(
+        destination,
+        "native",
+        model=model.to(torch.bfloat16),
+        codec=codec,
+        tokenizer_path=work.path("csm") / "tokenizer.json",
+    )
+    write_voices(destination / "voices", turns, codec)
+
+
+def load_trained(work: Work, config: CSMConfig) -> CSM:
+    """The averaged weights of the last checkpoint of step `csm`, while it trains or after."""
+    from safetensors.torch import load_file
+
+    folder = work.path("csm") / "last"
+    if not (folder / "state.json").exists():
+        raise TrainingError(f"no training run in {folder}")
+    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    saved = CSMTrainConfig.from_dict(state["description"]["config"])
+    if saved.model != config:
+        raise TrainingError(f"{folder} holds a model of another configuration")
+    tensors = load_file(folder / "state.safetensors")
+    model = CSM(config)
+    model.load_state_dict(
+        {name.removeprefix("average."): t for name, t in tensors.items() if name.startswith("average.")}
+    )
+    return model.eval()

@@ -1,0 +1,228 @@
+"""Turns as codes and token ids, and the row sequences that the speech model learns from.
+
+A training sequence is a run of turns of one conversation, now and then led by another turn in the voice of each
+speaker, as a voice prompt leads generation. Speaker ids are drawn afresh for every sequence, so that a voice can only
+be told from its own audio in the context. The batch of a step depends on the seed and the step alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from duologue.errors import TrainingError
+from duologue.frames import audio_rows, join_rows, text_rows
+
+_TRIES = 100
+
+TextEncoder = Callable[[str, int], list[int]]
+"""Text and speaker id to the token ids of a segment's text rows, special tokens included."""
+
+
+@dataclass(frozen=True)
+class CodedTurn:
+    """One turn of a conversation: whose voice, its text, its frames `codes [K, T]` int16."""
+
+    voice: str
+    speaker: int
+    text: str
+    codes: npt.NDArray[np.int16]
+
+
+class TurnStore:
+    """Conversations of coded turns in one folder: `codes.npy` `[frames, K]` int16 and `turns.json`.
+
+    `fingerprint` names the codec that made the codes.
+    """
+
+    def __init__(self, folder: Path, *, fingerprint: str | None = None) -> None:
+        """Opens a store; raises `TrainingError` where there is none, or one of another codec than `fingerprint`."""
+        path = folder / "turns.json"
+        if not path.is_file():
+            raise TrainingError(f"no coded turns in {folder}: encode the corpus first")
+        index = json.loads(path.read_text(encoding="utf-8"))
+        if fingerprint is not None and index["fingerprint"] != fingerprint:
+            raise TrainingError(
+                f"{folder} was encoded by another codec ({index['fingerprint']}, not {fingerprint}): encode again"
+            )
+        codes = np.load(folder / "codes.npy", mmap_mode="r")
+        self.num_codebooks = int(codes.shape[1])
+        self.conversations: list[list[CodedTurn]] = []
+        for conversation in index["conversations"]:
+            turns = [
+                CodedTurn(t["voice"], t["speaker"], t["text"], codes[t["first"] : t["last"]].T) for t in conversation
+            ]
+            self.conversations.append(turns)
+
+    @staticmethod
+    def write(folder: Path, conversations: Sequence[Sequence[CodedTurn]], *, fingerprint: str) -> None:
+        """Writes the store, replacing what is there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        index, pieces, position = [], [], 0
+        for conversation in conversations:
+            entries = []
+            for turn in conversation:
+                count = turn.codes.shape[1]
+                entries.append(
+                    {
+                        "voice": turn.voice,
+                        "speaker": turn.speaker,
+                        "text": turn.text,
+                        "first": position,
+                        "last": position + count,
+                    }
+                )
+                pieces.append(turn.codes.T.astype(np.int16))
+                position += count
+            index.append(entries)
+        if not pieces:
+            raise TrainingError("no turns to write: the corpus is empty")
+        np.save(folder / "codes.npy", np.concatenate(pieces))
+        content = json.dumps({"fingerprint": fingerprint, "conversations": index}, ensure_ascii=False)
+        (folder / "turns.json").write_text(content, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class SequenceBatch:
+    """Right-padded row sequences.
+
+    `tokens [B, T, K+1]` int64, `mask` bool of that shape, `scored [B, T]` bool: the audio rows to learn, end frames
+    too. `turn [B, T]` numbers each row's turn within its sequence (-1: padding).
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    scored: Tensor
+    turn: Tensor
+
+
+@dataclass(frozen=True)
+class _Entry:
+    turn: CodedTurn
+    num_rows: int
+
+
+class SequenceSampler:
+    """Draws batches of about `batch_rows` rows, all sequences of a batch about equally long."""
+
+    def __init__(
+        self,
+        conversations: Sequence[Sequence[CodedTurn]],
+        encode: TextEncoder,
+        *,
+        batch_rows: int,
+        lengths: Sequence[int],
+        seed: int,
+        weights: dict[str, float] | None = None,
+        max_speakers: int = 4,
+        prompt_share: float = 0.5,
+    ) -> None:
+        """`encode` makes the text rows; speaker ids are drawn from `0..max_speakers - 1`.
+
+        `lengths` are the sequence lengths, in rows, to choose from; `weights` favours voices (1.0 where not named).
+        """
+        self.batch_rows, self.lengths, self.seed = batch_rows, tuple(lengths), seed
+        self.max_speakers, self.prompt_share = max_speakers, prompt_share
+        self._encode, self._ids = encode, dict[tuple[str, int], list[int]]()
+        longest = max(self.lengths)
+        self.conversations: list[list[_Entry]] = []
+        by_voice: dict[str, list[_Entry]] = defaultdict(list)
+        for conversation in conversations:
+            entries: list[_Entry] = []
+            for turn in conversation:
+                entry = _Entry(turn, len(self._text_ids(turn.text, 0)) + turn.codes.shape[1] + 1)
+                if entry.num_rows <= longest:
+                    entries.append(entry)
+                    by_voice[turn.voice].append(entry)
+                elif entries:  # a turn that fits nowhere cuts its conversation in two
+                    self.conversations.append(entries)
+                    entries = []
+            if entries:
+                self.conversations.append(entries)
+        if not self.conversations:
+            raise TrainingError(f"no turn fits a sequence of {longest} rows: nothing to train on")
+        self.by_voice = dict(by_voice)
+        self.num_codebooks = int(self.conversations[0][0].turn.codes.shape[0])
+        share = np.array(
+            [
+                sum(entry.num_rows * (weights or {}).get(entry.turn.voice, 1.0) for entry in conversation)
+                for conversation in self.conversations
+            ]
+        )
+        self.share = share / share.sum()
+
+    def __call__(self, step: int, longest: int | None = None) -> SequenceBatch:
+        """The batch of a step; `longest` leaves out sequence lengths above it, for an easy start."""
+        random = np.random.default_rng((self.seed, step))
+        allowed = [n for n in self.lengths if longest is None or n <= longest] or [min(self.lengths)]
+        length = int(random.choice(allowed))
+        return self._collate([self._sequence(length, random) for _ in range(max(1, self.batch_rows // length))])
+
+    def _text_ids(self, text: str, speaker: int) -> list[int]:
+        key = (text, speaker)
+        if key not in self._ids:
+            self._ids[key] = self._encode(text, speaker)
+        return self._ids[key]
+
+    def _sequence(self, length: int, random: np.random.Generator) -> list[tuple[CodedTurn, int]]:
+        """Turns and the speaker ids they get: at most `length` rows, unless hardly any turn is as short as that."""
+        for _ in range(_TRIES):
+            conversation = self.conversations[int(random.choice(len(self.share), p=self.share))]
+            first = int(random.integers(len(conversation)))
+            if conversation[first].num_rows <= length:
+                break
+        turns: list[CodedTurn] = []
+        room = length
+        for entry in conversation[first:]:
+            if turns and entry.num_rows > room:
+                break
+            turns.append(entry.turn)
+            room -= entry.num_rows
+        speakers = list(dict.fromkeys(turn.speaker for turn in turns))
+        leads = [(turn.voice, turn.speaker) for turn in turns]
+        while room > 0 and (len(conversation) == 1 or random.random() < self.prompt_share):
+            voice, speaker = leads[int(random.integers(len(leads)))]
+            choices = self.by_voice[voice]
+            lead = choices[int(random.integers(len(choices)))]
+            if lead.num_rows > room:
+                break
+            turns.insert(0, replace(lead.turn, speaker=speaker))
+            room -= lead.num_rows
+        ids = random.permutation(self.max_speakers)
+        return [(turn, int(ids[speakers.index(turn.speaker) % self.max_speakers])) for turn in turns]
+
+    def _collate(self, sequences: list[list[tuple[CodedTurn, int]]]) -> SequenceBatch:
+        rows = [
+            [
+                (
+                    text_rows(self._text_ids(turn.text, speaker), self.num_codebooks),
+                    audio_rows(torch.from_numpy(turn.codes.astype(np.int64))),
+                )
+                for turn, speaker in sequence
+            ]
+            for sequence in sequences
+        ]
+        length = max(sum(len(text) + len(audio) for text, audio in sequence) for sequence in rows)
+        size = (len(rows), length)
+        tokens = torch.zeros(*size, self.num_codebooks + 1, dtype=torch.int64)
+        mask = torch.zeros(*size, self.num_codebooks + 1, dtype=torch.bool)
+        scored = torch.zeros(size, dtype=torch.bool)
+        turn = torch.full(size, -1)
+        for index, sequence in enumerate(rows):
+            joined = join_rows([part for pair in sequence for part in pair])
+            tokens[index, : len(joined)], mask[index, : len(joined)] = joined.tokens, joined.mask
+            position = 0
+            for number, (text, audio) in enumerate(sequence):
+                turn[index, position : position + len(text) + len(audio)] = number
+                position += len(text)
+                scored[index, position : position + len(audio)] = True
+                position += len(audio)
+        return SequenceBatch(tokens, mask, scored, turn)

@@ -1,0 +1,136 @@
+"""Conversations on disk: a manifest of JSON lines beside the recordings, and their PCM in one memory-mapped store.
+
+A manifest line is `{"file", "sample_rate", "samples", "turns": [{"speaker", "voice", "text", "start", "end"}]}` with
+`start` and `end` in samples at `sample_rate`; other fields are kept out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from duologue.audio import read_audio
+from duologue.errors import AudioError, TrainingError
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One spoken turn; `start` and `end` are samples of the recording."""
+
+    speaker: int
+    voice: str
+    text: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One conversation: its file, its length in samples at `sample_rate`, its turns in order."""
+
+    path: Path
+    sample_rate: int
+    num_samples: int
+    turns: tuple[Turn, ...]
+
+
+def read_manifests(manifests: Iterable[Path]) -> list[Recording]:
+    """All recordings of the manifests, in order; raises `TrainingError` with file and line for what does not parse."""
+    recordings = []
+    for manifest in manifests:
+        try:
+            lines = manifest.read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise TrainingError(f"cannot read the manifest {manifest}: {error.strerror}") from error
+        for number, line in enumerate(lines, start=1):
+            try:
+                entry = json.loads(line)
+                turns = tuple(
+                    Turn(int(t["speaker"]), str(t["voice"]), str(t["text"]), int(t["start"]), int(t["end"]))
+                    for t in entry["turns"]
+                )
+                recordings.append(
+                    Recording(manifest.parent / entry["file"], int(entry["sample_rate"]), int(entry["samples"]), turns)
+                )
+            except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+                raise TrainingError(f"{manifest}:{number}: not a manifest line ({error!r})") from error
+    if not recordings:
+        raise TrainingError("the manifests hold no recordings: nothing to train on")
+    return recordings
+
+
+class PcmStore:
+    """The samples of many recordings as int16 in one file, `pcm.npy`, with an index, `index.json`, beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Opens a store that `build` wrote; raises `TrainingError` where there is none."""
+        index_path = folder / "index.json"
+        if not index_path.is_file():
+            raise TrainingError(f"no PCM store in {folder}: build it first")
+        index = json.loads(index_path.read_text(encoding="utf-8"))
+        self.sample_rate: int = index["sample_rate"]
+        self.names: list[str] = index["names"]
+        self.offsets: list[int] = index["offsets"]
+        self.skipped: dict[str, str] = index["skipped"]
+        self._samples: npt.NDArray[np.int16] = np.load(folder / "pcm.npy", mmap_mode="r")
+        self._position = {name: position for position, name in enumerate(self.names)}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._position
+
+    def num_samples(self, position: int) -> int:
+        """Length of recording `position`."""
+        return self.offsets[position + 1] - self.offsets[position]
+
+    def position(self, name: str) -> int:
+        """Where the recording called `name` (its path as given to `build`) lies."""
+        return self._position[name]
+
+    def read(self, position: int, start: int, stop: int) -> npt.NDArray[np.float32]:
+        """Samples `start..stop` of a recording in [-1, 1]; zeros beyond its end."""
+        first, last = self.offsets[position], self.offsets[position + 1]
+        piece = self._samples[first + start : min(first + stop, last)].astype(np.float32) / 32768.0
+        return np.pad(piece, (0, stop - start - len(piece)))
+
+    @classmethod
+    def build(cls, folder: Path, paths: Sequence[Path], sample_rate: int, *, workers: int = 2) -> PcmStore:
+        """Decodes `paths` into a store; a file that cannot be read is left out and listed in `skipped`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        names, offsets, skipped = [], [0], {}
+        raw = folder / "pcm.raw"
+        with raw.open("wb") as target, ThreadPoolExecutor(workers) as pool:
+            for path, samples in zip(paths, pool.map(lambda p: _decode(p, sample_rate), paths), strict=True):
+                if isinstance(samples, str):
+                    skipped[str(path)] = samples
+                    continue
+                target.write(samples.tobytes())
+                names.append(str(path))
+                offsets.append(offsets[-1] + len(samples))
+        if not names:
+            raise TrainingError(
+                f"none of the {len(paths)} recordings could be read, first: {next(iter(skipped.items()))}"
+            )
+        flat = np.memmap(raw, dtype=np.int16, mode="r")
+        np.save(folder / "pcm.npy", flat)
+        raw.unlink()
+        index = {"sample_rate": sample_rate, "names": names, "offsets": offsets, "skipped": skipped}
+        (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
+        return cls(folder)
+
+
+def _decode(path: Path, sample_rate: int) -> npt.NDArray[np.int16] | str:
+    """The samples, or why there are none."""
+    try:
+        pcm, _ = read_audio(path, sample_rate)
+    except AudioError as error:
+        return str(error)
+    return (pcm.numpy() * 32767.0).round().clip(-32768, 32767).astype(np.int16)

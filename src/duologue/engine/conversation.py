@@ -1,0 +1,114 @@
+"""A conversation that remembers its turns; what was said enters the context as the codes that were made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TypedDict, Unpack
+
+import torch
+from torch import Tensor
+
+from duologue.engine.context import CodedSegment, check_speaker
+from duologue.engine.generator import DEFAULT_MAX_AUDIO_LENGTH_MS, Generator, VoicePlan
+from duologue.engine.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOPK, SamplingOptions
+from duologue.engine.speech import Speech, SpeechStream
+from duologue.engine.voices import NO_VOICE, Voice
+from duologue.frames import Segment
+
+
+class TurnOptions(TypedDict, total=False):
+    """What a turn may set; the defaults are those of `Generator.generate`."""
+
+    max_audio_length_ms: float
+    temperature: float
+    topk: int
+    seed: int | None
+    normalize: bool | None
+
+
+class Conversation:
+    """Turns of any number of speakers on one generator.
+
+    `voices` names voices by speaker. A speaker who is to speak, has none, and was not heard gets a shipped voice that
+    no other speaker of this conversation has, while there are enough; `default_voices=False` turns that off. A voice
+    stays in the prompt for the whole conversation.
+    """
+
+    def __init__(
+        self, generator: Generator, voices: Mapping[int, str | Voice] | None = None, *, default_voices: bool = True
+    ) -> None:
+        """Raises `VoiceError` for an unknown voice, `OptionError` for a bad speaker."""
+        self.generator = generator
+        self._default_voices = default_voices
+        self._voices: dict[int, Voice] = {}
+        self._voiceless: set[int] = set()
+        self._turns: list[tuple[CodedSegment, Tensor | None]] = []
+        for speaker, voice in (voices or {}).items():
+            if voice == NO_VOICE:
+                self._voiceless.add(check_speaker(speaker))
+            else:
+                self._voices[check_speaker(speaker)] = generator.find_voice(voice)
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The turns so far; `audio` is float32 `[num_samples]` on the CPU, or None for a turn that was not spoken."""
+        return tuple(Segment(turn.speaker, turn.text, audio) for turn, audio in self._turns)
+
+    @property
+    def voices(self) -> dict[int, Voice]:
+        """The voice of each speaker who has one, chosen or given by default."""
+        return dict(self._voices)
+
+    def say(self, text: str, speaker: int = 0, **options: Unpack[TurnOptions]) -> Speech:
+        """Speaks the next turn and appends it. Raises and warns as `Generator.generate`; then nothing is appended."""
+        stream = self.stream_say(text, speaker, **options)
+        for _ in stream:
+            pass
+        assert stream.result is not None
+        return stream.result
+
+    def stream_say(self, text: str, speaker: int = 0, **options: Unpack[TurnOptions]) -> SpeechStream:
+        """`say` in chunks. The turn is appended once the stream is exhausted; one closed early leaves no trace."""
+        started = time.perf_counter()
+        speaker = check_speaker(speaker)
+        sampling = SamplingOptions(
+            options.get("temperature", DEFAULT_TEMPERATURE), options.get("topk", DEFAULT_TOPK), options.get("seed")
+        )
+        plan = VoicePlan(self._voices_with(speaker), defaults=False)
+        stream = self.generator.stream_planned(
+            text,
+            speaker,
+            [turn for turn, _ in self._turns],
+            plan,
+            sampling,
+            options.get("max_audio_length_ms", DEFAULT_MAX_AUDIO_LENGTH_MS),
+            normalize=options.get("normalize"),
+            started=started,
+            on_result=lambda result: self._append(plan, CodedSegment(speaker, text, result.codes), result.audio),
+        )
+        return stream
+
+    def hear(self, audio: Tensor | None, text: str, speaker: int) -> None:
+        """Appends a turn that was spoken elsewhere: float32 `[num_samples]` at the generator's rate, with its words.
+
+        Without `audio` its words alone. Raises `AudioError`, `TextError` and `OptionError`.
+        """
+        segment = Segment(speaker, text, audio)
+        (coded,) = self.generator.coded([segment])
+        samples = None if audio is None else torch.as_tensor(audio).detach().to("cpu", torch.float32).reshape(-1)
+        self._turns.append((coded, samples))
+
+    def _append(self, plan: VoicePlan, turn: CodedSegment, audio: Tensor) -> None:
+        self._voices = dict(plan.chosen)
+        self._turns.append((turn, audio))
+
+    def _voices_with(self, speaker: int) -> dict[int, Voice]:
+        """The voices of the conversation, one for `speaker` among them if it needs one."""
+        heard = any(turn.speaker == speaker and turn.codes is not None for turn, _ in self._turns)
+        voices = dict(self._voices)
+        if self._default_voices and not heard and speaker not in voices and speaker not in self._voiceless:
+            default = self.generator.default_voice(speaker, [voice.name for voice in voices.values()])
+            if default is not None:
+                voices[speaker] = default
+        return voices

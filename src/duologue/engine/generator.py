@@ -1,0 +1,254 @@
+"""`Generator`: text and a conversation in, speech out.
+
+Source: the arguments of Sesame's `csm/generator.py`, whose scripts run here after a change of import.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from duologue.codec.mimi import Mimi
+from duologue.engine.context import (
+    CodedSegment,
+    RecordingCodes,
+    build_prompt,
+    check_speaker,
+    check_text,
+    coded_segments,
+    segment_rows,
+    warn,
+)
+from duologue.engine.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOPK, SamplingOptions, check_number
+from duologue.engine.speech import Speech, SpeechStream
+from duologue.engine.step import generate_frames
+from duologue.engine.voices import NO_VOICE, Voice, VoiceLibrary
+from duologue.errors import CheckpointError, VoiceError
+from duologue.frames import Segment
+from duologue.model.csm import CSM
+from duologue.text.tokenizer import TextTokenizer
+
+DEFAULT_MAX_AUDIO_LENGTH_MS = 90_000
+MAX_AUDIO_LENGTH_MS = 3_600_000  # an hour: beyond what a model holds
+
+
+@dataclass(frozen=True)
+class VoicePlan:
+    """Who speaks how: `chosen` voices are always in the prompt; with `defaults`, speakers of whom there is neither a
+    chosen voice nor a recording get a shipped one."""
+
+    chosen: Mapping[int, Voice] = field(default_factory=dict)
+    defaults: bool = True
+
+
+class Generator:
+    """Speaks text in the voices and manner of the conversation before it.
+
+    Holds no state of a conversation: every call brings its own context, so that several threads and streams may share
+    one generator. `model`, `codec` and `tokenizer` belong together; the codec works in float32.
+    """
+
+    def __init__(self, model: CSM, codec: Mimi, tokenizer: TextTokenizer, voices: VoiceLibrary | None = None) -> None:
+        """Puts model and codec into evaluation mode. Raises `CheckpointError` where the parts do not fit each other."""
+        config = model.config
+        if config.codebook_size != codec.config.codebook_size or config.num_codebooks > codec.num_codebooks:
+            raise CheckpointError(
+                f"the model speaks {config.num_codebooks} codebooks of {config.codebook_size} codes, "
+                f"but the codec has {codec.num_codebooks} of {codec.config.codebook_size}"
+            )
+        if tokenizer.vocab_size > config.text_vocab_size:
+            raise CheckpointError(
+                f"the tokenizer has {tokenizer.vocab_size} tokens, but the model knows {config.text_vocab_size}"
+            )
+        self.model = model.eval()
+        self.codec = codec.eval()
+        self.tokenizer = tokenizer
+        self.voices = voices if voices is not None else VoiceLibrary(codec)
+        self._recordings = RecordingCodes(codec, config.num_codebooks)
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second of what is generated and of the recordings in the context."""
+        return self.codec.sample_rate
+
+    @property
+    def max_rows(self) -> int:
+        """Rows that the model can hold: voice prompts, context, text and the frames to come."""
+        return self.model.config.backbone.max_positions
+
+    def generate(
+        self,
+        text: str,
+        speaker: int = 0,
+        context: Sequence[Segment | CodedSegment | Mapping[str, object]] = (),
+        max_audio_length_ms: float = DEFAULT_MAX_AUDIO_LENGTH_MS,
+        temperature: float = DEFAULT_TEMPERATURE,
+        topk: int = DEFAULT_TOPK,
+        seed: int | None = None,
+        *,
+        voice: str | Voice | None = None,
+        normalize: bool | None = None,
+    ) -> Tensor:
+        """The text as audio: float32 `[num_samples]` at `sample_rate`, on the CPU; empty if the model ends at once.
+
+        `context` is the conversation so far: segments, spoken or not, or the message list of transformers' CSM
+        processor; what does not fit leaves whole, oldest first, with a warning. `voice` names one for `speaker`.
+        Without one, a speaker of whom the context has no recording speaks in a voice of the checkpoint (speaker n in
+        the n-th, counted round), and so do the context's other speakers; "none" turns that off. `normalize` says
+        whether numbers, abbreviations and the like are spelled out (None: as the checkpoint says).
+        `max_audio_length_ms` is at least one frame; speech that reaches it is cut, with a warning. For `temperature`,
+        `topk` and `seed` see `SamplingOptions`.
+
+        Raises `TextError`, `OptionError`, `AudioError`, `VoiceError` and `ContextError`.
+        """
+        return self.speak(
+            text, speaker, context, max_audio_length_ms, temperature, topk, seed, voice=voice, normalize=normalize
+        ).audio
+
+    def speak(
+        self,
+        text: str,
+        speaker: int = 0,
+        context: Sequence[Segment | CodedSegment | Mapping[str, object]] = (),
+        max_audio_length_ms: float = DEFAULT_MAX_AUDIO_LENGTH_MS,
+        temperature: float = DEFAULT_TEMPERATURE,
+        topk: int = DEFAULT_TOPK,
+        seed: int | None = None,
+        *,
+        voice: str | Voice | None = None,
+        normalize: bool | None = None,
+    ) -> Speech:
+        """`generate` with all that is known about the result: codes, seed, why it stopped, times."""
+        stream = self.stream(
+            text, speaker, context, max_audio_length_ms, temperature, topk, seed, voice=voice, normalize=normalize
+        )
+        for _ in stream:
+            pass
+        assert stream.result is not None
+        return stream.result
+
+    def stream(
+        self,
+        text: str,
+        speaker: int = 0,
+        context: Sequence[Segment | CodedSegment | Mapping[str, object]] = (),
+        max_audio_length_ms: float = DEFAULT_MAX_AUDIO_LENGTH_MS,
+        temperature: float = DEFAULT_TEMPERATURE,
+        topk: int = DEFAULT_TOPK,
+        seed: int | None = None,
+        *,
+        voice: str | Voice | None = None,
+        normalize: bool | None = None,
+    ) -> SpeechStream:
+        """The same audio in chunks of whole frames, each as soon as it is made; see `SpeechStream`.
+
+        Bad arguments raise here, before the first chunk is asked for.
+        """
+        started = time.perf_counter()
+        speaker = check_speaker(speaker)
+        if voice == NO_VOICE:
+            plan = VoicePlan(defaults=False)
+        else:
+            plan = VoicePlan({} if voice is None else {speaker: self.find_voice(voice)})
+        options = SamplingOptions(temperature, topk, seed)
+        segments = self.coded(context)
+        return self.stream_planned(
+            text, speaker, segments, plan, options, max_audio_length_ms, normalize=normalize, started=started
+        )
+
+    def stream_planned(
+        self,
+        text: str,
+        speaker: int,
+        context: Sequence[CodedSegment],
+        plan: VoicePlan,
+        sampling: SamplingOptions,
+        max_audio_length_ms: float = DEFAULT_MAX_AUDIO_LENGTH_MS,
+        *,
+        normalize: bool | None = None,
+        started: float | None = None,
+        on_result: Callable[[Speech], None] | None = None,
+    ) -> SpeechStream:
+        """`stream` for a context that is coded and voices that are chosen.
+
+        `started` is when the clock began; `on_result` is called with the result before the stream's last step returns.
+        """
+        started = time.perf_counter() if started is None else started
+        speaker = check_speaker(speaker)
+        text = check_text(text, self.tokenizer, normalize)
+        max_frames = self.num_frames(max_audio_length_ms)
+        num_codebooks = self.model.num_codebooks
+        prompt = build_prompt(
+            CodedSegment(speaker, text),
+            context,
+            lambda kept: self._voice_prompts(plan, speaker, kept),
+            lambda segment: segment_rows(segment, self.tokenizer, num_codebooks, normalize),
+            max_rows=self.max_rows,
+            max_frames=max_frames,
+            frame_rate=self.codec.frame_rate,
+        )
+        if prompt.num_evicted:
+            warn(
+                f"{prompt.num_evicted} of {len(context)} context segments, the oldest, were left out: "
+                f"the model holds {self.max_rows} rows"
+            )
+        sampling = sampling.seeded()
+        assert sampling.seed is not None
+        frames = generate_frames(self.model, [prompt.rows], [sampling], [prompt.max_frames])
+        return SpeechStream(
+            frames,
+            self.codec,
+            seed=sampling.seed,
+            num_evicted=prompt.num_evicted,
+            busy_s=time.perf_counter() - started,
+            on_result=on_result,
+        )
+
+    def num_frames(self, max_audio_length_ms: float) -> int:
+        """Whole frames in that time, at most as many as the model has rows; raises `OptionError` for less than one."""
+        frame_ms = 1000 / self.codec.frame_rate
+        milliseconds = check_number("max_audio_length_ms", max_audio_length_ms, frame_ms, MAX_AUDIO_LENGTH_MS)
+        return min(math.floor(milliseconds / frame_ms + 1e-6), self.max_rows)
+
+    def find_voice(self, voice: str | Voice) -> Voice:
+        """A voice by its name, or one made for this codec; raises `VoiceError` otherwise."""
+        if isinstance(voice, str):
+            voice = self.voices.get(voice)
+        elif not isinstance(voice, Voice):
+            raise VoiceError(f"voice is {type(voice).__name__}; expected a voice's name or a duologue.Voice")
+        if voice.codec != self.voices.fingerprint:
+            raise VoiceError(f"the voice {voice.name} was made for another codec than this model's")
+        for segment in voice.segments:
+            if segment.codes.shape[0] < self.model.num_codebooks:
+                raise VoiceError(
+                    f"the voice {voice.name} has {segment.codes.shape[0]} codebooks, "
+                    f"but the model speaks {self.model.num_codebooks}"
+                )
+        return voice
+
+    def default_voice(self, speaker: int, taken: Sequence[str] = ()) -> Voice | None:
+        """The shipped voice of speaker n: the n-th (counted round), or the next not `taken` if there is one."""
+        names = self.voices.shipped_names
+        if not names:
+            return None
+        turned = [names[(speaker + offset) % len(names)] for offset in range(len(names))]
+        return self.find_voice(next((name for name in turned if name not in taken), turned[0]))
+
+    def coded(self, context: Sequence[Segment | CodedSegment | Mapping[str, object]]) -> list[CodedSegment]:
+        """The segments with their recordings as codes, each encoded once; see `coded_segments` for what it raises."""
+        return coded_segments(context, self._recordings, self.max_rows)
+
+    def _voice_prompts(self, plan: VoicePlan, speaker: int, kept: Sequence[CodedSegment]) -> list[CodedSegment]:
+        """The prompts in front of what is kept of the context, ordered by speaker so that they stay where they are."""
+        voices = dict(plan.chosen)
+        if plan.defaults:
+            recorded = {segment.speaker for segment in kept if segment.codes is not None}
+            for other in {segment.speaker for segment in kept} | {speaker}:
+                default = None if other in recorded or other in voices else self.default_voice(other)
+                if default is not None:
+                    voices[other] = default
+        return [segment for other in sorted(voices) for segment in voices[other].spoken_by(other)]

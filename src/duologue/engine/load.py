@@ -1,0 +1,125 @@
+"""From a checkpoint to a `Generator`, or to its codec alone."""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+from pathlib import Path
+
+import torch
+
+from duologue.codec.mimi import Mimi
+from duologue.engine.generator import Generator
+from duologue.engine.voices import VoiceLibrary
+from duologue.errors import CheckpointError, OptionError
+
+DEFAULT_MODEL = "parlor"
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load(
+    model: str | os.PathLike[str] | None = None,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype | None = None,
+    quantize: str | None = None,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    offline: bool = False,
+    voices_dir: str | os.PathLike[str] | None = None,
+) -> Generator:
+    """A generator from the bundled model (None), a folder or file, or a hub id such as "sesame/csm-1b".
+
+    `device` is "auto" (CUDA where there is one, else the CPU) or a torch device; `dtype` that of the model, by default
+    float32 on a CPU and bfloat16 on CUDA, while the codec is always float32; `quantize` must be None for now.
+    `revision`, `token`, `cache_dir` and `offline` are for the hub. `voices_dir` is a folder of voices of the user's
+    own.
+
+    Raises `CheckpointError` (`HubError` where the hub is the reason), `ConfigError` and `OptionError`.
+    """
+    from duologue.checkpoints import load_checkpoint
+
+    if quantize is not None:
+        raise OptionError(f"quantize {quantize!r}; expected None: this release does not quantize")
+    place = find_device(device)
+    checkpoint = load_checkpoint(
+        _source(model),
+        device=place,
+        dtype=find_dtype(dtype, place),
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        offline=offline,
+    )
+    shipped = None if checkpoint.folder is None else Path(checkpoint.folder) / "voices"
+    library = VoiceLibrary(checkpoint.codec, shipped, voices_dir)
+    return Generator(checkpoint.model, checkpoint.codec, checkpoint.tokenizer, library)
+
+
+def load_codec(
+    model: str | os.PathLike[str] | None = None,
+    device: str | torch.device = "auto",
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    offline: bool = False,
+) -> Mimi:
+    """Mimi alone, in float32, from any of its published weight formats or a checkpoint that holds it; see `load`."""
+    from duologue.checkpoints import load_codec as load_codec_checkpoint
+
+    codec = load_codec_checkpoint(
+        _source(model),
+        device=find_device(device),
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        offline=offline,
+    )
+    return codec.eval()
+
+
+def find_device(device: str | torch.device) -> torch.device:
+    """The device that is meant; raises `OptionError` for one that is unknown or not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise OptionError(f"device {device!r}; expected 'auto', 'cpu', 'cuda' or 'cuda:N'") from None
+    if found.type not in ("cpu", "cuda"):
+        raise OptionError(f"device {str(device)!r}; expected 'auto', 'cpu', 'cuda' or 'cuda:N'")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise OptionError(f"device {str(device)!r}: torch sees {torch.cuda.device_count()} CUDA devices here")
+    return found
+
+
+def find_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """The dtype of the model's weights on `device`; raises `OptionError` for one that the model does not run in."""
+    if dtype is None:
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    found = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if found not in _DTYPES.values():
+        raise OptionError(f"dtype {dtype!r}; expected {', '.join(_DTYPES)} or None")
+    assert isinstance(found, torch.dtype)
+    return found
+
+
+def bundled_model() -> Path:
+    """The folder of the model that comes with the package; raises `CheckpointError` where it is not there."""
+    folder = Path(str(resources.files("duologue"))) / "pretrained" / DEFAULT_MODEL
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"the bundled model {DEFAULT_MODEL} is not installed ({folder} is missing); "
+            "reinstall duologue, or name a model: a folder, or a hub id such as sesame/csm-1b"
+        )
+    return folder
+
+
+def _source(model: str | os.PathLike[str] | None) -> str | os.PathLike[str]:
+    if model is None:
+        return bundled_model()
+    if not isinstance(model, str | os.PathLike) or not str(model).strip():
+        raise OptionError(f"model {model!r}; expected a folder, a file, or a hub id such as sesame/csm-1b")
+    return model

@@ -1,0 +1,146 @@
+"""One utterance on its way out: frames from the model, through the codec, to the caller."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from duologue.codec.mimi import Mimi, MimiDecoderState
+from duologue.engine.context import warn
+from duologue.engine.step import FrameIterator, StopReason
+
+
+@dataclass(frozen=True, eq=False)
+class Speech:
+    """A finished utterance.
+
+    `audio [num_samples]` float32 and `codes [K, T]` int64, both on the CPU; `stop_reason` is "end" where the model
+    ended its speech and "cap" where it was cut; `num_evicted` counts the context segments that did not fit. The times
+    are compute time in seconds, that which the caller spends between chunks not included: `first_audio_s` up to the
+    first chunk (None where there is none), `total_s` in all.
+    """
+
+    audio: Tensor
+    codes: Tensor
+    sample_rate: int
+    stop_reason: StopReason
+    seed: int
+    num_evicted: int
+    first_audio_s: float | None
+    total_s: float
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the audio, in seconds."""
+        return len(self.audio) / self.sample_rate
+
+    @property
+    def real_time_factor(self) -> float | None:
+        """Compute time / audio time: below 1 is faster than real time. None without audio."""
+        return self.total_s / self.duration_s if len(self.audio) else None
+
+
+class SpeechStream(Iterator[Tensor]):
+    """Chunks of audio as they are made: float32 `[num_samples]` on the CPU, whole frames each.
+
+    `result` is None until the stream is exhausted. `close` (or leaving a `with` block) ends it early and frees what it
+    holds; `result` then stays None.
+    """
+
+    def __init__(
+        self,
+        frames: FrameIterator,
+        codec: Mimi,
+        *,
+        seed: int,
+        num_evicted: int,
+        busy_s: float = 0.0,
+        on_result: Callable[[Speech], None] | None = None,
+    ) -> None:
+        """`frames` of one request; `busy_s` is the time that preparing it took; `on_result` hears of the end first."""
+        self.result: Speech | None = None
+        self.seed = seed
+        self.num_evicted = num_evicted
+        self._frames: FrameIterator | None = frames
+        self._codec = codec
+        self._device = next(codec.parameters()).device
+        self._state: MimiDecoderState | None = None
+        self._codes: list[Tensor] = []
+        self._chunks: list[Tensor] = []
+        self._busy_s = busy_s
+        self._first_audio_s: float | None = None
+        self._on_result = on_result
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Tensor:
+        if self._frames is None:
+            raise StopIteration
+        started = time.perf_counter()
+        try:
+            chunk = self._advance(self._frames)
+        except BaseException:
+            self.close()
+            raise
+        self._busy_s += time.perf_counter() - started
+        if chunk is None:
+            self._finish(self._frames)
+            raise StopIteration
+        if self._first_audio_s is None:
+            self._first_audio_s = self._busy_s
+        self._chunks.append(chunk)
+        return chunk
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the stream and frees its caches; harmless when it has ended."""
+        if self._frames is not None:
+            self._frames.close()
+        self._frames = self._state = None
+        self._codes, self._chunks = [], []
+
+    def _advance(self, frames: FrameIterator) -> Tensor | None:
+        """Audio of the next frame, `[frame_size]`, or None after the last."""
+        frame = next(frames, [None])[0]
+        if frame is None:
+            return None
+        if self._state is None:
+            self._state = self._codec.init_decoder_state(1)
+        self._codes.append(frame)
+        codes = frame.to(self._device)[None, :, None]  # [1, K, 1]
+        return self._codec.decode(codes, self._state)[0, 0].to("cpu", torch.float32)
+
+    def _finish(self, frames: FrameIterator) -> None:
+        (reason,) = frames.stop_reasons
+        assert reason is not None
+        num_codebooks = frames.num_codebooks
+        result = Speech(
+            audio=torch.cat(self._chunks) if self._chunks else torch.zeros(0),
+            codes=torch.stack(self._codes, dim=1) if self._codes else torch.zeros(num_codebooks, 0, dtype=torch.int64),
+            sample_rate=self._codec.sample_rate,
+            stop_reason=reason,
+            seed=self.seed,
+            num_evicted=self.num_evicted,
+            first_audio_s=self._first_audio_s,
+            total_s=self._busy_s,
+        )
+        self.close()
+        self.result = result
+        if self._on_result is not None:
+            self._on_result(result)
+        if reason == "cap":
+            warn(
+                f"the speech was cut at its cap of {result.duration_s:.1f} s before the model ended it; "
+                "allow more with max_audio_length_ms, or split the text"
+            )

@@ -1,0 +1,89 @@
+"""Causal self-attention with grouped queries, a window, and an explicit cache.
+
+The cache is a ring: position `p` lies in slot `p % capacity`, so that the position in each slot follows from a row's
+length alone and rows of one batch may be at different positions. A cache as long as the longest sequence never wraps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from duologue.config import TransformerConfig
+from duologue.nn.rope import apply_rope
+from duologue.nn.state import State
+
+
+@dataclass
+class KVCache(State):
+    """Keys (rotated) and values of one layer: `[B, num_kv_heads, capacity, head_dim]` each."""
+
+    keys: Tensor
+    values: Tensor
+
+
+def causal_mask(positions: Tensor, key_positions: Tensor, window: int | None) -> Tensor:
+    """Who sees whom: bool `[B, 1, T, S]` from query positions `[B, T]` and key positions `[B, S]` (negative: empty).
+
+    A query sees the keys at its own position and before it, the last `window` of them where a window is given.
+    """
+    queries, keys = positions[:, None, :, None], key_positions[:, None, None, :]
+    mask = (keys <= queries) & (keys >= 0)
+    return mask if window is None else mask & (keys > queries - window)
+
+
+def slot_positions(last: Tensor, num_slots: int, capacity: int) -> Tensor:
+    """The position in each ring slot when `last [B]` is the newest one written: `[B, num_slots]`, negative: empty."""
+    slots = torch.arange(num_slots, device=last.device)
+    return last[:, None] - (last[:, None] - slots) % capacity
+
+
+class Attention(nn.Module):
+    """Multi-head attention without biases; `num_kv_heads` keys and values are shared by groups of query heads."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.num_heads, self.num_kv_heads, self.head_size = config.num_heads, config.num_kv_heads, config.head_size
+        self.q_proj = nn.Linear(config.dim, config.num_heads * config.head_size, bias=False)
+        self.k_proj = nn.Linear(config.dim, config.num_kv_heads * config.head_size, bias=False)
+        self.v_proj = nn.Linear(config.dim, config.num_kv_heads * config.head_size, bias=False)
+        self.o_proj = nn.Linear(config.num_heads * config.head_size, config.dim, bias=False)
+
+    def forward(
+        self,
+        x: Tensor,
+        angles: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        cache: KVCache | None = None,
+        slots: Tensor | None = None,
+        extent: int | None = None,
+    ) -> Tensor:
+        """`x [B, T, D] -> [B, T, D]`.
+
+        `mask` is bool `[B, 1, T, S]`, or None for plain causal attention without a cache. With a `cache`, the new keys
+        and values go to `slots [B, T]` and the first `extent` slots are read.
+        """
+        queries = apply_rope(self._heads(self.q_proj(x), self.num_heads), angles)  # [B, H, T, head_dim]
+        keys = apply_rope(self._heads(self.k_proj(x), self.num_kv_heads), angles)  # [B, num_kv_heads, T, head_dim]
+        values = self._heads(self.v_proj(x), self.num_kv_heads)
+        if cache is not None:
+            assert slots is not None
+            index = slots[:, None, :, None].expand(keys.shape)
+            cache.keys.scatter_(2, index, keys.to(cache.keys.dtype))
+            cache.values.scatter_(2, index, values.to(cache.values.dtype))
+            keys, values = cache.keys[:, :, :extent].to(x.dtype), cache.values[:, :, :extent].to(x.dtype)
+        mixed = F.scaled_dot_product_attention(
+            queries,
+            keys,
+            values.to(queries.dtype),
+            attn_mask=mask,
+            is_causal=mask is None,
+            enable_gqa=self.num_heads != self.num_kv_heads,
+        )  # [B, H, T, head_dim]
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def _heads(self, x: Tensor, num_heads: int) -> Tensor:
+        return x.unflatten(-1, (num_heads, self.head_size)).transpose(1, 2)  # type: ignore[no-any-return]  # [B, H, T, head_dim]

@@ -1,0 +1,106 @@
+"""Causal 1-D convolutions that run offline and streaming with the same result.
+
+Source: Kyutai, `moshi/modules/conv.py`. A convolution looks back `(kernel - 1) * dilation + 1 - stride` samples; a
+transposed convolution owes the next call `kernel - stride` samples. Streaming calls take a multiple of the stride.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from duologue.nn.state import State
+
+
+@dataclass
+class ConvState(State):
+    """The inputs that the next call looks back at, `[B, C, look_back]`, and whether a row has begun, bool `[B]`."""
+
+    previous: Tensor
+    started: Tensor
+
+
+@dataclass
+class ConvTransposeState(State):
+    """The outputs that the next call adds to its own first ones: `[B, C, kernel - stride]`, bias not included."""
+
+    owed: Tensor
+
+
+class CausalConv1d(nn.Module):
+    """Convolution that is padded on the left only: output step `i` depends on inputs up to `(i + 1) * stride - 1`.
+
+    `pad_mode` is what stands before the first sample: zeros, or that sample repeated.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        bias: bool = True,
+        pad_mode: Literal["constant", "replicate"] = "constant",
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(in_channels, out_channels, kernel_size, stride=stride, dilation=dilation, bias=bias)
+        self.pad_mode = pad_mode
+        self.look_back = (kernel_size - 1) * dilation + 1 - stride
+
+    def init_state(self, batch: int) -> ConvState:
+        """The state of `batch` rows before their first sample, on the weights' device."""
+        weight = self.conv.weight
+        return ConvState(
+            torch.zeros(batch, self.conv.in_channels, self.look_back, device=weight.device, dtype=weight.dtype),
+            torch.zeros(batch, device=weight.device, dtype=torch.bool),
+        )
+
+    def forward(self, x: Tensor, state: ConvState | None = None) -> Tensor:
+        """`[B, C, T] -> [B, C', T / stride]`; `T` is a multiple of the stride. The state is updated in place."""
+        assert x.shape[-1] % self.conv.stride[0] == 0, "a causal convolution takes whole strides"
+        if state is None:
+            mode = "replicate" if self.pad_mode == "replicate" else "constant"
+            return self.conv(F.pad(x, (self.look_back, 0), mode=mode))  # type: ignore[no-any-return]
+        previous = state.previous
+        if self.pad_mode == "replicate":
+            previous = torch.where(state.started[:, None, None], previous, x[..., :1])
+        x = torch.cat((previous, x), dim=-1)
+        if self.look_back:
+            state.previous.copy_(x[..., -self.look_back :])
+        state.started.fill_(True)
+        return self.conv(x)  # type: ignore[no-any-return]
+
+
+class CausalConvTranspose1d(nn.Module):
+    """Transposed convolution cut on the right: output steps up to `(i + 1) * stride - 1` depend on inputs up to `i`."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int, groups: int = 1, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose1d(in_channels, out_channels, kernel_size, stride=stride, groups=groups, bias=bias)
+        self.overlap = kernel_size - stride
+
+    def init_state(self, batch: int) -> ConvTransposeState:
+        """The state of `batch` rows before their first step, on the weights' device."""
+        weight = self.conv.weight
+        shape = (batch, self.conv.out_channels, self.overlap)
+        return ConvTransposeState(torch.zeros(shape, device=weight.device, dtype=weight.dtype))
+
+    def forward(self, x: Tensor, state: ConvTransposeState | None = None) -> Tensor:
+        """`[B, C, T] -> [B, C', T * stride]`. The state is updated in place."""
+        y: Tensor = self.conv(x)  # [B, C', T * stride + overlap]
+        if state is None or not self.overlap:
+            return y[..., : y.shape[-1] - self.overlap]
+        y[..., : self.overlap] += state.owed
+        owed = y[..., -self.overlap :]
+        if self.conv.bias is not None:
+            owed = owed - self.conv.bias[:, None]
+        state.owed.copy_(owed)
+        return y[..., : y.shape[-1] - self.overlap]

@@ -1,0 +1,205 @@
+"""The one transformer: CSM's backbone and depth decoder (Llama style) and Mimi's two (LayerNorm, GELU, layer scale).
+
+Sources: Touvron et al., "LLaMA" (2023), for pre-norm RMSNorm and SwiGLU; Kyutai, `moshi/modules/transformer.py`, for
+Mimi's layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from duologue.config import TransformerConfig
+from duologue.nn.attention import Attention, KVCache, causal_mask, slot_positions
+from duologue.nn.rope import rope_angles, rope_frequencies
+from duologue.nn.state import State
+
+
+@dataclass
+class TransformerState(State):
+    """Caches of all layers; `lengths [B]` int64 counts each row's positions so far.
+
+    `extent` bounds the slots in use over all rows; it is a plain number, so that reading it never waits for a device.
+    """
+
+    lengths: Tensor
+    layers: list[KVCache]
+    extent: int = 0
+
+    @property
+    def capacity(self) -> int:
+        """Slots of the cache."""
+        return self.layers[0].keys.shape[2]
+
+    def truncate(self, lengths: Tensor) -> None:
+        """Forgets all positions of row `b` from `lengths[b]` on, in place; a row that is shorter stays as it is.
+
+        Only for caches that hold whole sequences: a ring that has wrapped no longer has what came before.
+        """
+        torch.minimum(self.lengths, lengths.to(self.lengths), out=self.lengths)
+
+
+class RMSNorm(nn.Module):
+    """Root mean square normalisation over the last dimension, computed in float32."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward: `down(silu(gate(x)) * up(x))`."""
+
+    def __init__(self, dim: int, ffn_dim: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(dim, ffn_dim, bias=False)
+        self.up_proj = nn.Linear(dim, ffn_dim, bias=False)
+        self.down_proj = nn.Linear(ffn_dim, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
+
+
+class GeluMLP(nn.Module):
+    """Feed-forward with the exact GELU and no biases."""
+
+    def __init__(self, dim: int, ffn_dim: int) -> None:
+        super().__init__()
+        self.up_proj = nn.Linear(dim, ffn_dim, bias=False)
+        self.down_proj = nn.Linear(ffn_dim, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.gelu(self.up_proj(x)))  # type: ignore[no-any-return]
+
+
+class LayerScale(nn.Module):
+    """A learned factor per channel on a residual branch (Touvron et al., 2021)."""
+
+    def __init__(self, dim: int, initial: float = 0.01) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((dim,), initial))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+def _norm(config: TransformerConfig) -> nn.Module:
+    if config.norm == "rms":
+        return RMSNorm(config.dim, config.norm_eps)
+    return nn.LayerNorm(config.dim, config.norm_eps)
+
+
+class TransformerLayer(nn.Module):
+    """Pre-norm attention and feed-forward, each added to the stream."""
+
+    def __init__(self, config: TransformerConfig, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm = _norm(config)
+        self.attention = Attention(config)
+        self.mlp_norm = _norm(config)
+        mlp = SwiGLU if config.mlp == "swiglu" else GeluMLP
+        self.mlp = mlp(config.dim, config.ffn_dim)
+        self.attention_scale = LayerScale(config.dim) if config.layer_scale else nn.Identity()
+        self.mlp_scale = LayerScale(config.dim) if config.layer_scale else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        angles: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        cache: KVCache | None,
+        slots: Tensor | None,
+        extent: int | None,
+    ) -> Tensor:
+        mixed = self.attention(self.attention_norm(x), angles, mask, cache, slots, extent)
+        x = x + self.dropout(self.attention_scale(mixed))
+        return x + self.dropout(self.mlp_scale(self.mlp(self.mlp_norm(x))))  # type: ignore[no-any-return]
+
+
+class Transformer(nn.Module):
+    """A stack of causal layers over embeddings; it has no vocabulary of its own."""
+
+    def __init__(self, config: TransformerConfig, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList(TransformerLayer(config, dropout) for _ in range(config.num_layers))
+        self.norm = _norm(config) if config.final_norm else nn.Identity()
+        self._frequencies: Tensor | None = None
+
+    def init_state(
+        self,
+        batch: int,
+        capacity: int | None = None,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> TransformerState:
+        """A state for `batch` rows before their first position.
+
+        `capacity` is in positions: by default `max_positions`, or twice the window where there is one. Device and
+        dtype are those of the weights unless given.
+        """
+        config, weight = self.config, self.layers[0].attention.q_proj.weight  # type: ignore[union-attr]
+        device = device if device is not None else weight.device  # type: ignore[assignment]
+        dtype = dtype if dtype is not None else weight.dtype  # type: ignore[assignment]
+        if capacity is None:
+            capacity = config.max_positions if config.window is None else 2 * config.window
+        shape = (batch, config.num_kv_heads, capacity, config.head_size)
+        layers = [
+            KVCache(torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype))
+            for _ in range(config.num_layers)
+        ]
+        return TransformerState(torch.zeros(batch, device=device, dtype=torch.int64), layers)
+
+    def forward(self, x: Tensor, state: TransformerState | None = None, num_valid: Tensor | None = None) -> Tensor:
+        """`x [B, T, D] -> [B, T, D]` after the final norm (where there is one).
+
+        Without a state each row starts at position 0 and nothing is kept. With one, row `b` continues at
+        `state.lengths[b]`, and the state is updated in place; `num_valid [B]` says how many of the `T` steps of each
+        row are real (the first ones), the rest being padding that leaves no trace.
+        """
+        if state is None:
+            return self._whole(x)
+        window = self.config.window
+        longest = state.capacity if window is None else state.capacity - window + 1
+        if x.shape[1] <= longest:
+            return self._step(x, state, num_valid)
+        assert window is not None and num_valid is None, "more steps than the cache has room for"
+        return torch.cat([self._step(piece, state, None) for piece in x.split(longest, dim=1)], dim=1)
+
+    def _whole(self, x: Tensor) -> Tensor:
+        positions = torch.arange(x.shape[1], device=x.device)[None]  # [1, T]
+        window = self.config.window
+        mask = None if window is None or x.shape[1] <= window else causal_mask(positions, positions, window)
+        angles = rope_angles(self.frequencies(x.device), positions)
+        for layer in self.layers:
+            x = layer(x, angles, mask, None, None, None)
+        return self.norm(x)  # type: ignore[no-any-return]
+
+    def _step(self, x: Tensor, state: TransformerState, num_valid: Tensor | None) -> Tensor:
+        steps, capacity = x.shape[1], state.capacity
+        positions = state.lengths[:, None] + torch.arange(steps, device=x.device)  # [B, T]
+        extent = min(capacity, state.extent + steps)
+        held = slot_positions(positions[:, -1], extent, capacity)  # [B, extent]
+        mask = causal_mask(positions, held, self.config.window)
+        angles = rope_angles(self.frequencies(x.device), positions)
+        slots = positions % capacity
+        for layer, cache in zip(self.layers, state.layers, strict=True):
+            x = layer(x, angles, mask, cache, slots, extent)
+        state.lengths += steps if num_valid is None else num_valid
+        state.extent = extent
+        return self.norm(x)  # type: ignore[no-any-return]
+
+    def frequencies(self, device: torch.device) -> Tensor:
+        """The rotary frequencies on `device`; float32, kept out of the parameters so that no cast rounds them."""
+        if self._frequencies is None or self._frequencies.device != device:
+            self._frequencies = rope_frequencies(self.config).to(device)
+        return self._frequencies

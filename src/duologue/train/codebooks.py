@@ -1,0 +1,68 @@
+"""How codebooks learn: k-means at the start, exponential moving averages after, dead codes revived.
+
+Sources: van den Oord et al., "Neural Discrete Representation Learning" (2017), appendix A.1; Zeghidour et al.,
+"SoundStream" (2021), section 3.3.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from duologue.codec.quantizer import Codebook
+
+
+@torch.no_grad()
+def kmeans(points: Tensor, size: int, *, iterations: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Centres `[size, D]` and the number of points at each `[size]` for `points [N, D]`.
+
+    Empty clusters start over from random points; fewer points than centres are used more than once.
+    """
+    count = points.shape[0]
+    draw = torch.randperm(count, generator=generator)
+    centres = points[draw.repeat(-(-size // count))[:size]].clone()
+    usage = torch.ones(size)
+    for _ in range(iterations):
+        nearest = (points @ centres.T - centres.square().sum(-1) / 2).argmax(-1)  # [N]
+        usage = torch.bincount(nearest, minlength=size).float()
+        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
+        fresh = points[torch.randint(count, (size,), generator=generator)]
+        centres = torch.where(usage[:, None] > 0, sums / usage.clamp(min=1)[:, None], fresh)
+    return centres, usage.clamp(min=1)
+
+
+@torch.no_grad()
+def start_codebook(codebook: Codebook, points: Tensor, *, generator: torch.Generator, iterations: int = 10) -> None:
+    """Sets the codebook to the k-means centres of `points [N, D]`; every code starts with a usage of one."""
+    centres, _ = kmeans(points, codebook.cluster_usage.shape[0], iterations=iterations, generator=generator)
+    codebook.embedding_sum.copy_(centres)
+    codebook.cluster_usage.fill_(1.0)
+
+
+@torch.no_grad()
+def update_codebook(
+    codebook: Codebook, points: Tensor, codes: Tensor, *, decay: float, revive_below: float, generator: torch.Generator
+) -> int:
+    """Moves each vector towards the mean of the `points [N, D]` that chose it (`codes [N]`).
+
+    A code whose average use falls below `revive_below` points a step is set to a random point of this batch. Returns
+    how many were.
+    """
+    size = codebook.cluster_usage.shape[0]
+    usage = torch.bincount(codes, minlength=size).to(codebook.cluster_usage)
+    sums = torch.zeros_like(codebook.embedding_sum).index_add_(0, codes, points.to(codebook.embedding_sum.dtype))
+    codebook.cluster_usage.lerp_(usage, 1 - decay)
+    codebook.embedding_sum.lerp_(sums, 1 - decay)
+    dead = (codebook.cluster_usage < revive_below).nonzero().flatten()
+    if len(dead):
+        fresh = points[torch.randint(points.shape[0], (len(dead),), generator=generator)]
+        # The revived code counts as used a little above the limit: it has some steps to find points of its own.
+        codebook.cluster_usage[dead] = 2 * revive_below
+        codebook.embedding_sum[dead] = fresh.to(codebook.embedding_sum.dtype) * 2 * revive_below
+    return len(dead)
+
+
+def perplexity(usage: Tensor) -> float:
+    """Effective number of codes in use, 1 to `V`, from counts `[V]`."""
+    share = usage.float() / usage.sum().clamp(min=1e-9)
+    return float((-(share * share.clamp(min=1e-12).log()).sum()).exp())

@@ -1,0 +1,151 @@
+"""Trains a CSM on row sequences: schedule, amortized loss, an early alignment term for small data.
+
+Source: Sesame, "Crossing the uncanny valley of conversational voice" (2025), for the loss; see `alignment` for the
+rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from duologue.config import CSMConfig, JsonConfig
+from duologue.model.csm import CSM
+from duologue.model.loss import csm_loss
+from duologue.train.alignment import alignment_loss, probing
+from duologue.train.loop import LoopConfig, TrainingLoop
+
+
+@dataclass(frozen=True)
+class CSMTrainConfig(JsonConfig):
+    """What is learned and how the terms are weighed.
+
+    `depth_share` of the frames go through the depth decoder, drawn afresh each step. The alignment term acts on one
+    head of backbone layer `alignment_layer` and fades out linearly until progress `alignment_until`; a weight of 0
+    turns it off.
+    """
+
+    model: CSMConfig
+    loop: LoopConfig
+    depth_share: float = 1 / 16
+    depth_weight: float = 0.5
+    dropout: float = 0.0
+    alignment_weight: float = 0.0
+    alignment_layer: int = 2
+    alignment_width: float = 0.1
+    alignment_until: float = 0.5
+
+
+@dataclass(frozen=True)
+class CSMBatch:
+    """Row sequences as `csm_loss` takes them; `turn [B, T]` numbers the turns of a sequence, -1 for padding."""
+
+    tokens: Tensor
+    mask: Tensor
+    scored: Tensor
+    turn: Tensor
+
+
+BatchFunction = Callable[[int, float], CSMBatch]
+
+
+def initialise(model: CSM) -> None:
+    """Weights to start from: GPT-2's normal(0.02)-like scheme, scaled by width, residual outputs by depth."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.5 if module is model.text_embeddings else 0.2)
+    for transformer in (model.backbone, model.depth):
+        scale = (2 * transformer.config.num_layers) ** -0.5
+        with torch.no_grad():
+            for name, parameter in transformer.named_parameters():
+                if name.endswith(("o_proj.weight", "down_proj.weight")):
+                    parameter.mul_(scale)
+    with torch.no_grad():
+        model.codebook0_head.weight.mul_(0.1)
+        model.audio_head.mul_(0.1)
+
+
+def hidden_matrices(model: CSM) -> list[str]:
+    """Names of the matrices inside the transformers: those that suit Muon."""
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.dim() == 2 and name.startswith(("backbone.layers.", "depth.layers.", "projection."))
+    ]
+
+
+def train_csm(
+    config: CSMTrainConfig,
+    batches: BatchFunction,
+    folder: Path,
+    *,
+    initial: dict[str, Tensor] | None = None,
+    evaluate: Callable[[CSM, int], dict[str, float]] | None = None,
+    quiet: bool = False,
+) -> CSM:
+    """Trains, or resumes what `folder` holds, and returns the model with its averaged weights.
+
+    `batches(index, progress)` must depend on nothing but its arguments. `initial` are weights to start from instead of
+    random ones. Raises `TrainingError`.
+    """
+    torch.manual_seed(config.loop.seed)
+    model = CSM(config.model, dropout=config.dropout)
+    initialise(model)
+    if initial is not None:
+        model.load_state_dict(initial)
+    loop = TrainingLoop(
+        config.loop,
+        model,
+        folder,
+        description={"config": config.to_dict()},
+        hidden_matrices=hidden_matrices(model),
+    )
+    loop.resume()
+
+    def step(index: int, progress: float) -> dict[str, Tensor]:
+        return training_losses(config, model, batches(index, progress), progress)
+
+    def measure(index: int) -> dict[str, float]:
+        if evaluate is None:
+            return {}
+        with loop.averaged():
+            return evaluate(model, index)
+
+    loop.run(step, evaluate=measure, quiet=quiet)
+    loop.assign_average()
+    return model.eval()
+
+
+def training_losses(config: CSMTrainConfig, model: CSM, batch: CSMBatch, progress: float) -> dict[str, Tensor]:
+    """The named losses of one batch; draws the depth decoder's frames from torch's global generator."""
+    fade = max(0.0, 1 - progress / max(config.alignment_until, 1e-9)) if config.alignment_weight else 0.0
+    with probing(model, config.alignment_layer) as probe:
+        hidden = model(batch.tokens, batch.mask)
+    loss = csm_loss(model, batch.tokens, batch.mask, batch.scored, depth_share=config.depth_share, hidden=hidden)
+    losses = {"codebook0": loss.codebook0, "depth": loss.depth, "loss": loss.total(config.depth_weight)}
+    if fade:
+        losses["alignment"] = alignment_loss(
+            probe.scores(head=0), batch.turn, batch.scored, width=config.alignment_width
+        )
+        losses["loss"] = losses["loss"] + config.alignment_weight * fade * losses["alignment"]
+    return losses
+
+
+@torch.no_grad()
+def validation_losses(model: CSM, batches: list[CSMBatch]) -> dict[str, float]:
+    """Mean losses over fixed batches, with the depth decoder on every frame."""
+    sums = {"codebook0": 0.0, "depth": 0.0}
+    frames = 0
+    for batch in batches:
+        count = int(batch.scored.sum())
+        loss = csm_loss(model, batch.tokens, batch.mask, batch.scored, depth_share=1.0)
+        sums["codebook0"] += float(loss.codebook0) * count
+        sums["depth"] += float(loss.depth) * count
+        frames += count
+    return {name: value / max(frames, 1) for name, value in sums.items()}

@@ -1,0 +1,282 @@
+"""The training loop that the codec and the speech model share: schedule, optimizer, averaging, logging, exact resume.
+
+Everything random in step `n` follows from `(seed, n)`, so that a run that was killed and resumed takes the same steps
+as one that was not. Checkpoints are safetensors and JSON, written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from duologue.config import JsonConfig
+from duologue.errors import TrainingError
+from duologue.train.muon import Muon
+
+
+@dataclass(frozen=True)
+class LoopConfig(JsonConfig):
+    """How long and how fast to train.
+
+    `learning_rate` rises over `warmup_steps`, then falls along a cosine to `final_lr_share` of itself at `num_steps`,
+    or earlier if `budget_minutes` of computing are used up by then. `muon_learning_rate` is Muon's, for the hidden
+    matrices that the caller names; at 0 AdamW trains them too. `ema_decay` averages the weights that are exported.
+    """
+
+    num_steps: int
+    learning_rate: float = 1e-3
+    muon_learning_rate: float = 0.0
+    warmup_steps: int = 200
+    final_lr_share: float = 0.05
+    weight_decay: float = 0.01
+    beta2: float = 0.95
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    budget_minutes: float | None = None
+    autocast: Literal["none", "bfloat16"] = "none"
+    seed: int = 0
+    log_every: int = 20
+    save_every: int = 500
+    evaluate_every: int = 1000
+
+
+StepFunction = Callable[[int, float], dict[str, Tensor]]
+Evaluation = Callable[[int], dict[str, float]]
+
+
+class TrainingLoop:
+    """Trains `module` in `folder`, which holds `log.jsonl` and the latest checkpoint `last/`.
+
+    `step(index, progress)` computes one batch and returns its named losses, of which `loss` is descended; `progress`
+    runs from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        config: LoopConfig,
+        module: nn.Module,
+        folder: Path,
+        *,
+        description: dict[str, Any],
+        hidden_matrices: Collection[str] = (),
+    ) -> None:
+        """`description` tells runs apart at resume; `hidden_matrices` names the parameters that Muon may train."""
+        self.config, self.module, self.folder = config, module, folder
+        self.description = {"loop": config.to_dict(), **description}
+        self.step_index, self.elapsed_s = 0, 0.0
+        self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        hidden = set(hidden_matrices) if config.muon_learning_rate else set()
+        rest = {name: p for name, p in self.parameters.items() if name not in hidden}
+        adamw = torch.optim.AdamW(
+            [
+                {"params": [p for p in rest.values() if p.dim() >= 2], "weight_decay": config.weight_decay},
+                {"params": [p for p in rest.values() if p.dim() < 2], "weight_decay": 0.0},
+            ],
+            lr=config.learning_rate,
+            betas=(0.9, config.beta2),
+        )
+        self.optimizers: list[tuple[torch.optim.Optimizer, float]] = [(adamw, config.learning_rate)]
+        if hidden:
+            muon = Muon(
+                [self.parameters[name] for name in self.parameters if name in hidden],
+                config.muon_learning_rate,
+                weight_decay=config.weight_decay,
+            )
+            self.optimizers.append((muon, config.muon_learning_rate))
+        self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self._stop_signal: int | None = None
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, by steps or by time, whichever is further."""
+        done = self.step_index / self.config.num_steps
+        if self.config.budget_minutes is not None:
+            done = max(done, self.elapsed_s / 60 / self.config.budget_minutes)
+        return min(done, 1.0)
+
+    def rate_factor(self) -> float:
+        """What the coming step multiplies the learning rates by."""
+        warmup = min(1.0, (self.step_index + 1) / max(1, self.config.warmup_steps))
+        final = self.config.final_lr_share
+        return warmup * (final + (1 - final) * (1 + math.cos(math.pi * self.progress)) / 2)
+
+    def run(self, step: StepFunction, *, evaluate: Evaluation | None = None, quiet: bool = False) -> None:
+        """Trains to the end, or to a SIGINT or SIGTERM, after which the state is saved and the run can be resumed.
+
+        Raises `TrainingError` when a loss is not finite; the last checkpoint is then still that of before.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        sums: dict[str, float] = {}
+        counted, since = 0, time.perf_counter()
+        with self._signals():
+            while self.progress < 1.0 and self._stop_signal is None:
+                started = time.perf_counter()
+                losses = self._one_step(step)
+                self.elapsed_s += time.perf_counter() - started
+                self.step_index += 1
+                counted += 1
+                for name, value in losses.items():
+                    sums[name] = sums.get(name, 0.0) + value
+                if self.step_index % self.config.log_every == 0:
+                    record = {name: value / counted for name, value in sums.items()}
+                    record["step_s"] = (time.perf_counter() - since) / counted
+                    self.log(record, quiet=quiet)
+                    sums, counted, since = {}, 0, time.perf_counter()
+                last = self.progress >= 1.0
+                if evaluate is not None and (last or self.step_index % self.config.evaluate_every == 0):
+                    self.log({f"eval_{name}": value for name, value in evaluate(self.step_index).items()}, quiet=quiet)
+                    since = time.perf_counter()
+                if last or self.step_index % self.config.save_every == 0:
+                    self.save()
+        if self._stop_signal is not None:
+            self.save()
+
+    def _one_step(self, step: StepFunction) -> dict[str, float]:
+        config = self.config
+        torch.manual_seed((config.seed << 32) + self.step_index)
+        self.module.train()
+        factor = self.rate_factor()
+        for optimizer, rate in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
+        device_type = next(iter(self.parameters.values())).device.type
+        with torch.autocast(device_type, torch.bfloat16, enabled=config.autocast == "bfloat16"):
+            losses = step(self.step_index, self.progress)
+        self.module.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters.values(), config.clip_norm)
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        values |= {"grad_norm": float(norm), "rate_factor": factor}
+        bad = sorted(name for name, value in values.items() if not math.isfinite(value))
+        if bad:
+            raise TrainingError(
+                f"step {self.step_index}: {', '.join(bad)} not finite; the checkpoint in {self.folder / 'last'} is "
+                "from before; lower learning_rate, or set autocast to none"
+            )
+        for optimizer, _ in self.optimizers:
+            optimizer.step()
+        decay = min(config.ema_decay, (1 + self.step_index) / (10 + self.step_index))
+        torch._foreach_lerp_(list(self.average.values()), [p.detach() for p in self.parameters.values()], 1 - decay)
+        return values
+
+    def log(self, record: dict[str, float], *, quiet: bool = False) -> None:
+        """Appends a record to `log.jsonl` with step, progress and seconds, and prints it unless `quiet`."""
+        place = {"step": self.step_index, "progress": round(self.progress, 4), "elapsed_s": round(self.elapsed_s, 1)}
+        record = place | {name: float(f"{value:.5g}") for name, value in record.items()}
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        if not quiet:
+            print("  ".join(f"{name} {value:g}" for name, value in record.items()), flush=True)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The module with its averaged weights in place, for evaluation; the trained ones come back after."""
+        kept = {name: p.detach().clone() for name, p in self.parameters.items()}
+        training = self.module.training
+        self._assign(self.average)
+        self.module.eval()
+        try:
+            yield
+        finally:
+            self._assign(kept)
+            self.module.train(training)
+
+    def _assign(self, values: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(values[name])
+
+    def assign_average(self) -> None:
+        """Puts the averaged weights into the module for good: the end of training."""
+        self._assign(self.average)
+
+    def save(self) -> None:
+        """Writes `last/` so that a crash at any moment leaves either the old checkpoint or the new one."""
+        tensors = {f"module.{name}": t.detach().clone() for name, t in self.module.state_dict().items()}
+        tensors |= {f"average.{name}": t for name, t in self.average.items()}
+        for name, parameter in self.parameters.items():
+            for key, value in self._optimizer_of(parameter).state.get(parameter, {}).items():
+                tensors[f"optimizer.{name}.{key}"] = value.detach().clone()
+        fresh, last, old = self.folder / "next", self.folder / "last", self.folder / "old"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        save_file({name: t.contiguous() for name, t in tensors.items()}, fresh / "state.safetensors")
+        state = {"step": self.step_index, "elapsed_s": self.elapsed_s, "description": self.description}
+        (fresh / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
+        shutil.rmtree(old, ignore_errors=True)
+        if last.exists():
+            os.replace(last, old)
+        os.replace(fresh, last)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def resume(self) -> bool:
+        """Takes up the checkpoint of `folder`, if there is one; raises `TrainingError` if it is of another run."""
+        last = self.folder / "last"
+        if not (last / "state.json").exists():
+            last = self.folder / "old"  # a crash between the two renames of save()
+            if not (last / "state.json").exists():
+                return False
+        state = json.loads((last / "state.json").read_text(encoding="utf-8"))
+        differences = _differences(state["description"], json.loads(json.dumps(self.description)))
+        if differences:
+            raise TrainingError(f"{self.folder} holds a run of another configuration: {'; '.join(differences)}")
+        tensors = load_file(last / "state.safetensors")
+        self.module.load_state_dict(_part(tensors, "module."))
+        average = _part(tensors, "average.")
+        self.average = {name: average[name] for name in self.parameters}
+        for name, parameter in self.parameters.items():
+            values = _part(tensors, f"optimizer.{name}.")
+            if values:
+                self._optimizer_of(parameter).state[parameter] = values
+        self.step_index, self.elapsed_s = state["step"], state["elapsed_s"]
+        return True
+
+    def _optimizer_of(self, parameter: nn.Parameter) -> torch.optim.Optimizer:
+        for optimizer, _ in self.optimizers:
+            if any(parameter is other for group in optimizer.param_groups for other in group["params"]):
+                return optimizer
+        raise AssertionError("every trained parameter has an optimizer")
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        def note(number: int, frame: FrameType | None) -> None:
+            self._stop_signal = number
+
+        previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal ended `run` early."""
+        return self._stop_signal is not None
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _differences(saved: Any, given: Any, path: str = "") -> list[str]:
+    if isinstance(saved, dict) and isinstance(given, dict):
+        found = []
+        for key in sorted(saved.keys() | given.keys()):
+            found += _differences(saved.get(key), given.get(key), f"{path}.{key}" if path else key)
+        return found
+    return [] if saved == given else [f"{path} was {saved!r}, is {given!r}"]

@@ -1,0 +1,56 @@
+"""Muon: momentum whose update is orthogonalised, for matrices; AdamW for everything else.
+
+Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024); the scale of the update follows
+Liu et al., "Muon is Scalable for LLM Training" (2025), so that one learning rate serves both halves. Convolution
+kernels count as matrices of their output channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
+    """About `U V^T` of the matrix `[M, N]` by Newton-Schulz iteration, in bfloat16; same shape and dtype."""
+    a, b, c = _COEFFICIENTS
+    x = matrix.bfloat16()
+    tall = x.shape[0] > x.shape[1]
+    if tall:
+        x = x.T
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    made: Tensor = x.T if tall else x
+    return made.to(matrix.dtype)
+
+
+class Muon(torch.optim.Optimizer):
+    """Updates parameters of two and more dimensions; the root mean square of a step is about `0.2 * lr`."""
+
+    def __init__(
+        self, params: Iterable[nn.Parameter], lr: float, *, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """One update from the gradients; `closure` is not used."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(parameter)
+                velocity = state["momentum"]
+                velocity.lerp_(parameter.grad, 1 - group["momentum"])
+                update = parameter.grad.lerp(velocity, group["momentum"]).flatten(1)  # Nesterov
+                scale = 0.2 * max(update.shape) ** 0.5
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                parameter.add_(orthogonalise(update).view_as(parameter), alpha=-group["lr"] * scale)

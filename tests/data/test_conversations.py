@@ -1,0 +1,110 @@
+"""Turn stores and the sequences drawn from them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from duologue.data.conversations import CodedTurn, SequenceSampler, TurnStore
+from duologue.errors import TrainingError
+from duologue.frames import is_end
+
+K = 3
+
+
+def make_turn(voice: str, speaker: int, frames: int, text: str = "abcd") -> CodedTurn:
+    value = sum(map(ord, voice)) % 50 + 1
+    return CodedTurn(voice, speaker, text, np.full((K, frames), value, np.int16))
+
+
+def make_conversations() -> list[list[CodedTurn]]:
+    talk = [
+        [make_turn("a", 0, 5), make_turn("b", 1, 7), make_turn("a", 0, 4), make_turn("b", 1, 6)],
+        [make_turn("c", 0, 8), make_turn("a", 1, 3)],
+    ]
+    return talk + [[make_turn("solo", 0, 6)] for _ in range(3)]
+
+
+def encode(text: str, speaker: int) -> list[int]:
+    return [1, 10 + speaker, *(20 + ord(letter) - ord("a") for letter in text), 2]
+
+
+def make_sampler(lengths: tuple[int, ...] = (14, 40, 60), **changes: object) -> SequenceSampler:
+    options = {"batch_rows": 240, "lengths": lengths, "seed": 0} | changes
+    return SequenceSampler(make_conversations(), encode, **options)  # type: ignore[arg-type]
+
+
+def test_store_round_trip_and_fingerprint(tmp_path: Path) -> None:
+    TurnStore.write(tmp_path, make_conversations(), fingerprint="abc")
+    store = TurnStore(tmp_path, fingerprint="abc")
+    assert store.num_codebooks == K
+    for ours, theirs in zip(store.conversations, make_conversations(), strict=True):
+        for turn, other in zip(ours, theirs, strict=True):
+            assert (turn.voice, turn.speaker, turn.text) == (other.voice, other.speaker, other.text)
+            assert np.array_equal(turn.codes, other.codes)
+    with pytest.raises(TrainingError, match="another codec"):
+        TurnStore(tmp_path, fingerprint="other")
+    with pytest.raises(TrainingError, match="no coded turns"):
+        TurnStore(tmp_path / "nowhere")
+
+
+def test_every_turn_is_text_then_audio_then_an_end_frame() -> None:
+    sampler = make_sampler()
+    for step in range(20):
+        batch = sampler(step)
+        assert batch.tokens.shape == (*batch.scored.shape, K + 1)
+        for row in range(batch.tokens.shape[0]):
+            for number in range(int(batch.turn[row].max()) + 1):
+                rows = batch.turn[row] == number
+                tokens, mask, scored = batch.tokens[row, rows], batch.mask[row, rows], batch.scored[row, rows]
+                text = int((~scored).sum())
+                assert bool(scored[text:].all())
+                assert bool(mask[:text, -1].all())
+                assert not mask[:text, :-1].any()
+                assert bool(mask[text:, :-1].all())
+                assert not mask[text:, -1].any()
+                assert tokens[0, -1] == 1
+                assert tokens[text - 1, -1] == 2
+                assert is_end(tokens[text:, :-1]).tolist() == [False] * (int(scored.sum()) - 1) + [True]
+
+
+def test_padding_is_masked_and_not_scored() -> None:
+    batch = make_sampler()(1)
+    padding = batch.turn < 0
+    assert padding.any()
+    assert not batch.mask[padding].any()
+    assert not batch.scored[padding].any()
+
+
+def test_a_speaker_keeps_one_voice_within_a_sequence_and_ids_vary_between() -> None:
+    sampler = make_sampler(prompt_share=0.9)
+    tags = set()
+    for step in range(30):
+        batch = sampler(step)
+        for row in range(batch.tokens.shape[0]):
+            voices: dict[int, set[int]] = {}
+            for number in range(int(batch.turn[row].max()) + 1):
+                rows = batch.turn[row] == number
+                tag = int(batch.tokens[row, rows][1, -1])
+                first_code = int(batch.tokens[row, rows][batch.scored[row, rows]][0, 0])
+                voices.setdefault(tag, set()).add(first_code)
+                tags.add(tag)
+            assert all(len(codes) == 1 for codes in voices.values())
+    assert tags == {10, 11, 12, 13}
+
+
+def test_sequences_keep_to_their_length() -> None:
+    for step in range(20):
+        assert make_sampler()(step, longest=40).tokens.shape[1] <= 40
+
+
+def test_draws_depend_on_seed_and_step_alone() -> None:
+    first, again, other = make_sampler()(5), make_sampler()(5), make_sampler(seed=1)(5)
+    assert torch.equal(first.tokens, again.tokens)
+    assert first.tokens.shape != other.tokens.shape or not torch.equal(first.tokens, other.tokens)
+
+
+def test_nothing_that_fits() -> None:
+    with pytest.raises(TrainingError, match="fits a sequence of 5 rows"):
+        make_sampler(lengths=(5,))

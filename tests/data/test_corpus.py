@@ -1,0 +1,123 @@
+"""Manifests and the PCM store."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from duologue.audio import write_audio
+from duologue.data.corpus import PcmStore, read_manifests
+from duologue.data.crops import CropSampler, augment
+from duologue.errors import TrainingError
+
+RATE = 24_000
+
+
+def write_corpus(folder: Path, seconds: tuple[float, ...] = (1.0, 2.0)) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for index, length in enumerate(seconds):
+        num_samples = round(length * RATE)
+        pcm = 0.1 * torch.sin(torch.arange(num_samples) * (0.02 + 0.01 * index))
+        write_audio(folder / f"{index}.wav", pcm, RATE)
+        turns = [{"speaker": 0, "voice": "v", "text": "Hi.", "start": 0, "end": num_samples}]
+        lines.append(
+            json.dumps({"file": f"{index}.wav", "sample_rate": RATE, "samples": num_samples, "turns": turns, "x": 1})
+        )
+    (folder / "manifest-0.jsonl").write_text("\n".join(lines))
+    return folder / "manifest-0.jsonl"
+
+
+def test_manifest_and_store_round_trip(tmp_path: Path) -> None:
+    recordings = read_manifests([write_corpus(tmp_path)])
+    assert [recording.num_samples for recording in recordings] == [24_000, 48_000]
+    assert recordings[0].turns[0].text == "Hi."
+    store = PcmStore.build(tmp_path / "pcm", [recording.path for recording in recordings], RATE)
+    assert len(store) == 2
+    position = store.position(str(recordings[1].path))
+    piece = store.read(position, 100, 200)
+    expected = 0.1 * np.sin(np.arange(100, 200) * 0.03)
+    np.testing.assert_allclose(piece, expected, atol=2e-4)
+    beyond = store.read(position, 47_990, 48_010)
+    assert beyond.shape == (20,)
+    assert not beyond[10:].any()
+
+
+def test_a_file_that_cannot_be_read_is_left_out_and_listed(tmp_path: Path) -> None:
+    recordings = read_manifests([write_corpus(tmp_path)])
+    recordings[0].path.write_bytes(b"not audio")
+    store = PcmStore.build(tmp_path / "pcm", [recording.path for recording in recordings], RATE)
+    assert store.names == [str(recordings[1].path)]
+    assert list(store.skipped) == [str(recordings[0].path)]
+    assert str(recordings[0].path) not in store
+
+
+def test_nothing_readable(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="none of the 1 recordings"):
+        PcmStore.build(tmp_path / "pcm", [tmp_path / "missing.wav"], RATE)
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"file": "a.wav"}', '{"file": 1, "sample_rate": "x"}'])
+def test_a_bad_manifest_line_is_named(tmp_path: Path, line: str) -> None:
+    manifest = write_corpus(tmp_path)
+    manifest.write_text(manifest.read_text() + "\n" + line)
+    with pytest.raises(TrainingError, match=r"manifest-0\.jsonl:3"):
+        read_manifests([manifest])
+
+
+def test_no_manifest(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="cannot read"):
+        read_manifests([tmp_path / "manifest.jsonl"])
+
+
+def make_sampler(tmp_path: Path, **changes: object) -> CropSampler:
+    recordings = read_manifests([write_corpus(tmp_path)])
+    store = PcmStore.build(tmp_path / "pcm", [recording.path for recording in recordings], RATE)
+    options = {"frame_size": 1920, "num_frames": 5, "batch_size": 4, "seed": 0} | changes
+    return CropSampler(store, **options)  # type: ignore[arg-type]
+
+
+def test_crops_depend_on_seed_and_step_alone(tmp_path: Path) -> None:
+    sampler = make_sampler(tmp_path)
+    first, _ = sampler(3)
+    other, _ = sampler(4)
+    again, _ = make_sampler(tmp_path)(3)
+    assert first.shape == (4, 1, 5 * 1920)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_features_are_those_of_the_cropped_frames(tmp_path: Path) -> None:
+    features = tmp_path / "features"
+    features.mkdir()
+    for name, frames in (("0", 13), ("1", 25)):
+        rows = np.arange(frames, dtype=np.float16)[:, None] + np.array([1, 100 * int(name)], np.float16)
+        np.save(features / f"{name}.npy", rows)
+    sampler = make_sampler(tmp_path, features=features, feature_dim=2, batch_size=64)
+    pcm, teacher = sampler(0)
+    assert teacher.shape == (64, 5, 2)
+    for row in range(64):
+        values = teacher[row, :, 0]
+        assert torch.equal(values, values[0] + torch.arange(5.0))
+        # The crop is where its features say: the recording's tone, up to gain.
+        start = int(values[0] - 1) * 1920
+        speed = 0.02 + 0.01 * round(float(teacher[row, 0, 1] - values[0] + 1) / 100)
+        tone = torch.sin((start + torch.arange(5 * 1920)) * speed)
+        correlation = torch.corrcoef(torch.stack((tone, pcm[row, 0])))[0, 1]
+        assert float(correlation) > 0.99
+
+
+def test_too_short_recordings_are_refused(tmp_path: Path) -> None:
+    recordings = read_manifests([write_corpus(tmp_path, seconds=(0.05, 0.02))])
+    store = PcmStore.build(tmp_path / "pcm", [recording.path for recording in recordings], RATE)
+    with pytest.raises(TrainingError, match="as long as one frame"):
+        CropSampler(store, frame_size=1920, num_frames=5, batch_size=1, seed=0)
+
+
+def test_augmentation_never_clips() -> None:
+    random = np.random.default_rng(0)
+    loud = np.ones(1000, np.float32)
+    for _ in range(50):
+        assert float(np.abs(augment(loud, random)).max()) <= 1.0

@@ -1,0 +1,85 @@
+"""Fixtures of the engine's tests: tiny parts with random weights, shared because nothing in them remembers a test."""
+
+from collections.abc import Callable, Iterable
+
+import pytest
+import torch
+
+from duologue.codec.mimi import Mimi
+from duologue.engine.generator import Generator
+from duologue.engine.step import FrameStep
+from duologue.engine.voices import VoiceLibrary
+from duologue.model.csm import CSM
+from duologue.text.tokenizer import TextTokenizer
+from tests.engine.builders import tiny_csm, tiny_mimi, tiny_tokenizer, tone
+
+
+@pytest.fixture(scope="session")
+def model() -> CSM:
+    return tiny_csm()
+
+
+@pytest.fixture(scope="session")
+def codec() -> Mimi:
+    return tiny_mimi()
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> TextTokenizer:
+    return tiny_tokenizer()
+
+
+@pytest.fixture
+def generator(model, codec, tokenizer) -> Generator:
+    return Generator(model, codec, tokenizer)
+
+
+@pytest.fixture
+def library(codec, tmp_path) -> VoiceLibrary:
+    """Three shipped voices in the order zoe, adam, bea, and an empty folder of the user's."""
+    maker = VoiceLibrary(codec, None, tmp_path / "shipped")
+    for index, name in enumerate(("adam", "bea", "zoe")):
+        maker.add(name, tone(1.2, hertz=110.0 * (index + 1)), f"I am {name}", f"voice {index}")
+    (tmp_path / "shipped" / "order.json").write_text('["zoe", "gone", "adam"]', encoding="utf-8")
+    return VoiceLibrary(codec, tmp_path / "shipped", tmp_path / "own")
+
+
+@pytest.fixture
+def voiced(model, codec, tokenizer, library) -> Generator:
+    """A generator whose checkpoint ships voices."""
+    return Generator(model, codec, tokenizer, library)
+
+
+@pytest.fixture
+def script_frames(monkeypatch) -> Callable[[Iterable[list[int]]], None]:
+    """Makes the model say given frames (one list of K codes each), the same in every row, then code 1 for ever."""
+
+    def install(frames: Iterable[list[int]]) -> None:
+        given = list(frames)
+        spoken: dict[int, int] = {}
+
+        def step(self: FrameStep, hidden: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+            index = spoken.get(id(self), 0)
+            spoken[id(self)] = index + 1
+            frame = given[index] if index < len(given) else [1] * noise.shape[1]
+            return torch.tensor([frame] * len(hidden))
+
+        monkeypatch.setattr(FrameStep, "__call__", step)
+
+    return install
+
+
+@pytest.fixture
+def prompts(monkeypatch) -> list[torch.Tensor]:
+    """The rows `[T, K+1]` of every prompt that reaches the model from here on."""
+    from duologue.engine import step
+
+    seen: list[torch.Tensor] = []
+    original = step.prefill
+
+    def spy(model, given, state):
+        seen.extend(rows.tokens for rows in given)
+        return original(model, given, state)
+
+    monkeypatch.setattr(step, "prefill", spy)
+    return seen

@@ -1,0 +1,163 @@
+"""The one-frame step and the loop around it: the definition, batches, ends, caps, and what stays behind."""
+
+import pytest
+import torch
+
+from duologue.engine import step as step_module
+from duologue.engine.sampling import BatchSampling, SamplingOptions, draw_gumbel, sample
+from duologue.engine.step import FrameIterator, FrameRequest, FrameStep, generate_frames, prefill
+from duologue.frames import Rows, audio_rows, is_end, join_rows, text_rows
+from duologue.model.csm import CSM
+
+
+def prompt(model: CSM, num_text: int, num_frames: int, seed: int) -> Rows:
+    generator = torch.Generator().manual_seed(seed)
+    config = model.config
+    ids = torch.randint(0, config.text_vocab_size, (num_text,), generator=generator).tolist()
+    codes = torch.randint(0, config.codebook_size, (config.num_codebooks, num_frames), generator=generator)
+    return join_rows([audio_rows(codes), text_rows(ids, config.num_codebooks)])
+
+
+@torch.no_grad()
+def reference_frames(model: CSM, rows: Rows, options: SamplingOptions, max_frames: int) -> list[list[int]]:
+    """The definition without caches: everything recomputed for each code."""
+    config, noise_source, frames = model.config, options.noise_generator(), []
+    for _ in range(max_frames):
+        noise = torch.zeros(config.num_codebooks, config.audio_vocab_size)
+        if options.temperature > 0:
+            draw_gumbel(noise, noise_source)
+        hidden = model(rows.tokens[None], rows.mask[None])[:, -1]
+        frame = torch.zeros(1, config.num_codebooks, dtype=torch.int64)
+        for codebook in range(config.num_codebooks):
+            if codebook == 0:
+                logits = model.codebook0_logits(hidden)
+            else:
+                logits = model.depth_logits(hidden, frame)[:, codebook - 1]
+            drawn = sample(logits, noise[codebook][None], options.temperature, options.topk, config.codebook_size)
+            frame[0, codebook] = drawn[0]
+        if bool(is_end(frame[0])):
+            break
+        frames.append(frame[0].tolist())
+        rows = join_rows([rows, audio_rows(frame.T, end=False)])
+    return frames
+
+
+def collect(iterator: FrameIterator, batch: int) -> list[list[list[int]]]:
+    collected: list[list[list[int]]] = [[] for _ in range(batch)]
+    for frames in iterator:
+        assert len(frames) == batch
+        for row, frame in enumerate(frames):
+            if frame is not None:
+                collected[row].append(frame.tolist())
+    return collected
+
+
+@pytest.mark.parametrize(
+    "options", [SamplingOptions(0.0, 50, 1), SamplingOptions(0.9, 20, 1), SamplingOptions(2.0, 9, 5)]
+)
+def test_frames_equal_the_definition(model, options):
+    rows = prompt(model, 9, 5, seed=0)
+    (frames,) = collect(generate_frames(model, [rows], [options], [12]), 1)
+    assert frames == reference_frames(model, rows, options, 12) and len(frames) == 12
+
+
+def test_batched_equals_single(model):
+    lengths = [(3, 0), (40, 30), (12, 7), (1, 1)]
+    rows = [prompt(model, *length, seed=index) for index, length in enumerate(lengths)]
+    options = [SamplingOptions(0.9, 50, 3), SamplingOptions(0.0, 1, 4), SamplingOptions(1.2, 5, 3), SamplingOptions()]
+    options[3] = options[3].seeded()
+    caps = [5, 20, 11, 1]
+    together = collect(generate_frames(model, rows, options, caps), 4)
+    assert [len(frames) for frames in together] == caps
+    for row in range(4):
+        (alone,) = collect(generate_frames(model, [rows[row]], [options[row]], [caps[row]]), 1)
+        assert together[row] == alone
+
+
+def test_prefill_in_pieces_equals_one_pass(model, monkeypatch):
+    rows = [prompt(model, 3, 2, seed=0), prompt(model, 30, 40, seed=1), prompt(model, 10, 4, seed=2)]
+    monkeypatch.setattr(step_module, "_PREFILL_ROWS", 10)
+    state = model.init_state(3, 80)
+    hidden = prefill(model, rows, state)
+    assert state.lengths.tolist() == [len(item) for item in rows]
+    with torch.no_grad():
+        for row, item in enumerate(rows):
+            expected = model(item.tokens[None], item.mask[None])[0, -1]
+            torch.testing.assert_close(hidden[row], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_step_depends_on_its_arguments_alone(model):
+    config = model.config
+    sampling = BatchSampling.of([SamplingOptions(0.9, 50)] * 2, config.codebook_size, "cpu")
+    step = FrameStep(model, sampling)
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(2, config.backbone.dim, generator=generator)
+    noise = draw_gumbel(torch.empty(2, config.num_codebooks, config.audio_vocab_size), generator)
+    with torch.inference_mode():
+        first = step(hidden, noise)
+        step(torch.randn(2, config.backbone.dim, generator=generator), noise.flip(0))
+        assert torch.equal(step(hidden, noise), first)
+        assert torch.equal(FrameStep(model, sampling)(hidden, noise), first)
+    assert first.shape == (2, config.num_codebooks) and int(first.max()) < config.codebook_size
+
+
+def test_a_frame_that_only_begins_with_zero_is_no_end(model, script_frames):
+    script_frames([[0, 3, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0], [5, 5, 5, 5]])
+    iterator = generate_frames(model, [prompt(model, 3, 0, 0)], [SamplingOptions(seed=0)], [10])
+    assert collect(iterator, 1) == [[[0, 3, 0, 0], [0, 0, 0, 1]]]
+    assert iterator.stop_reasons == ["end"]
+    assert next(iterator, None) is None
+
+
+def test_the_end_can_come_first():
+    """Heads of zeros make every logit a tie, and greedy takes the first: the end frame."""
+    from tests.engine.builders import tiny_csm
+
+    silent = tiny_csm()
+    silent.codebook0_head.weight.data.zero_()
+    silent.audio_head.data.zero_()
+    iterator = generate_frames(silent, [prompt(silent, 3, 0, 0)], [SamplingOptions(0.0, 50, 0)], [10])
+    assert list(iterator) == []
+    assert iterator.stop_reasons == ["end"]
+
+
+def test_a_row_that_is_over_is_counted_no_more(model, monkeypatch):
+    ends = {0: 2, 1: 5}  # row -> the step at which it ends
+
+    def scripted(self, hidden, noise):
+        self.count = getattr(self, "count", -1) + 1
+        rows = [[0] * 4 if ends.get(row) == self.count else [self.count + 1] * 4 for row in range(len(hidden))]
+        return torch.tensor(rows)
+
+    monkeypatch.setattr(FrameStep, "__call__", scripted)
+    rows = [prompt(model, 3, 0, 0)] * 3
+    iterator = generate_frames(model, rows, [SamplingOptions(seed=1)] * 3, [9, 9, 4])
+    frames = collect(iterator, 3)
+    assert [len(item) for item in frames] == [2, 5, 4]
+    assert iterator.stop_reasons == ["end", "end", "cap"]
+
+
+def test_closing_frees_the_caches_and_ends_the_iteration(model):
+    iterator = FrameIterator(model, [FrameRequest(prompt(model, 3, 0, 0), SamplingOptions(seed=0), 9)])
+    next(iterator)
+    assert iterator._state is not None
+    iterator.close()
+    assert iterator._state is None and iterator._hidden is None
+    assert next(iterator, None) is None
+    assert iterator.stop_reasons == [None]
+
+
+def test_frames_are_ordinary_tensors(model):
+    frames = next(generate_frames(model, [prompt(model, 3, 0, 0)], [SamplingOptions(seed=0)], [2]))
+    assert frames[0] is not None and not frames[0].is_inference()
+    frames[0] += 1  # an inference tensor would refuse
+
+
+def test_a_seed_is_a_function_of_the_request_and_not_of_the_global_state(model):
+    rows, options = prompt(model, 5, 3, 0), SamplingOptions(0.9, 50, 11)
+    first = collect(generate_frames(model, [rows], [options], [6]), 1)
+    torch.manual_seed(123)
+    torch.rand(7)
+    assert collect(generate_frames(model, [rows], [options], [6]), 1) == first
+    other = SamplingOptions(0.9, 50, 12)
+    assert collect(generate_frames(model, [rows], [other], [6]), 1) != first

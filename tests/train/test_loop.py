@@ -1,0 +1,119 @@
+"""The training loop: exact resume, averaging, refusals, signals, and what is on disk."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from duologue.errors import TrainingError
+from duologue.train.loop import LoopConfig, TrainingLoop
+
+
+def make_loop(folder: Path, **changes: object) -> TrainingLoop:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.3), nn.Linear(8, 1))
+    values = {"num_steps": 12, "learning_rate": 0.05, "muon_learning_rate": 0.02, "save_every": 4, "log_every": 2}
+    config = LoopConfig.from_dict({**values, "warmup_steps": 2, **changes})
+    return TrainingLoop(config, module, folder, description={}, hidden_matrices=["0.weight"])
+
+
+def step_of(loop: TrainingLoop, fail_at: int | None = None, stop_at: int | None = None):  # type: ignore[no-untyped-def]
+    def step(index: int, progress: float) -> dict[str, Tensor]:
+        if index == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        generator = torch.Generator().manual_seed(index)
+        x = torch.randn(16, 4, generator=generator)
+        loss = (loop.module(x) - x.sum(dim=1, keepdim=True)).square().mean()
+        return {"loss": loss * float("nan") if index == fail_at else loss}
+
+    return step
+
+
+def weights(loop: TrainingLoop) -> list[Tensor]:
+    return [p.detach().clone() for p in loop.module.parameters()] + list(loop.average.values())
+
+
+@pytest.mark.parametrize("stop_at", [0, 3, 7])
+def test_a_run_that_was_stopped_and_resumed_equals_one_that_was_not(tmp_path: Path, stop_at: int) -> None:
+    whole = make_loop(tmp_path / "whole")
+    whole.run(step_of(whole), quiet=True)
+    first = make_loop(tmp_path / "parts")
+    first.run(step_of(first, stop_at=stop_at), quiet=True)
+    assert first.interrupted
+    assert first.step_index == stop_at + 1
+    second = make_loop(tmp_path / "parts")
+    assert second.resume()
+    second.run(step_of(second), quiet=True)
+    assert second.step_index == whole.step_index == 12
+    for ours, theirs in zip(weights(second), weights(whole), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_loss_that_is_not_finite_keeps_the_checkpoint_before(tmp_path: Path) -> None:
+    loop = make_loop(tmp_path)
+    with pytest.raises(TrainingError, match=r"step 6: .*loss.* not finite.*lower learning_rate"):
+        loop.run(step_of(loop, fail_at=6), quiet=True)
+    state = json.loads((tmp_path / "last" / "state.json").read_text())
+    assert state["step"] == 4
+
+
+def test_resume_refuses_another_configuration(tmp_path: Path) -> None:
+    loop = make_loop(tmp_path)
+    loop.run(step_of(loop), quiet=True)
+    with pytest.raises(TrainingError, match=r"loop.learning_rate was 0.05, is 0.1"):
+        make_loop(tmp_path, learning_rate=0.1).resume()
+
+
+def test_resume_of_nothing(tmp_path: Path) -> None:
+    assert not make_loop(tmp_path).resume()
+
+
+def test_a_crash_between_the_renames_of_a_save_loses_nothing(tmp_path: Path) -> None:
+    loop = make_loop(tmp_path)
+    loop.run(step_of(loop), quiet=True)
+    os.replace(tmp_path / "last", tmp_path / "old")
+    again = make_loop(tmp_path)
+    assert again.resume()
+    assert again.step_index == 12
+
+
+def test_averaged_weights_are_lent_and_given_back(tmp_path: Path) -> None:
+    loop = make_loop(tmp_path)
+    loop.run(step_of(loop), quiet=True)
+    before = weights(loop)
+    with loop.averaged():
+        assert not loop.module.training
+        assert torch.equal(next(loop.module.parameters()), loop.average["0.weight"])
+    for ours, theirs in zip(weights(loop), before, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_rate_warms_up_and_falls_to_its_final_share(tmp_path: Path) -> None:
+    loop = make_loop(tmp_path, final_lr_share=0.1)
+    factors = []
+    for index in range(13):
+        loop.step_index = index
+        factors.append(loop.rate_factor())
+    assert factors[0] < factors[1]
+    assert factors[2:] == sorted(factors[2:], reverse=True)
+    assert factors[12] == pytest.approx(0.1)
+
+
+def test_the_log_has_every_mean(tmp_path: Path) -> None:
+    loop = make_loop(tmp_path)
+    loop.run(step_of(loop), evaluate=lambda step: {"wer": 0.5}, quiet=True)
+    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if "loss" in record] == [2, 4, 6, 8, 10, 12]
+    assert [record["eval_wer"] for record in records if "eval_wer" in record] == [0.5]
+
+
+def test_a_budget_of_minutes_ends_a_run(tmp_path: Path) -> None:
+    loop = make_loop(tmp_path, num_steps=10_000, budget_minutes=1.0)
+    loop.elapsed_s = 59.999
+    loop.run(step_of(loop), quiet=True)
+    assert 0 < loop.step_index < 10_000
+    assert (tmp_path / "last" / "state.safetensors").exists()

@@ -1,0 +1,34 @@
+"""Muon's orthogonalisation against a singular value decomposition, and that it learns."""
+
+import pytest
+import torch
+from torch import nn
+
+from duologue.train.muon import Muon, orthogonalise
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (8, 40), (40, 8)])
+def test_singular_values_are_near_one_and_directions_kept(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    made = orthogonalise(matrix)
+    values = torch.linalg.svdvals(made)
+    assert float(values.min()) > 0.5
+    assert float(values.max()) < 1.4
+    exact = left @ right
+    assert float((made * exact).sum() / (made.norm() * exact.norm())) > 0.95
+
+
+def test_it_descends_a_least_squares_problem() -> None:
+    torch.manual_seed(0)
+    target, x = torch.randn(12, 6), torch.randn(64, 6)
+    weight = nn.Parameter(torch.zeros(12, 6))
+    optimizer = Muon([weight], lr=0.1)
+    losses = []
+    for _ in range(200):
+        loss = (x @ weight.T - x @ target.T).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 50
