@@ -36,16 +36,19 @@ def codec_training(*, minutes: float, num_steps: int = 20_000) -> CodecTrainConf
     """For two cores: 1.6 s crops, bfloat16 where the processor has it, a budget of minutes."""
     loop = LoopConfig(
         num_steps=num_steps,
-        learning_rate=8e-4,
-        warmup_steps=150,
+        learning_rate=1.2e-3,
+        muon_learning_rate=3e-3,
+        warmup_steps=60,
         budget_minutes=minutes,
         autocast="bfloat16",
         ema_decay=0.998,
-        save_every=200,
+        save_every=250,
         evaluate_every=500,
         final_lr_share=0.03,
     )
-    return CodecTrainConfig(model=codec_model(), loop=loop, distillation_weight=3.0, revive_below=0.01)
+    return CodecTrainConfig(
+        model=codec_model(), loop=loop, distillation_weight=2.0, revive_below=0.01, codebook_decay=0.98
+    )
 
 
 def csm_model(text_vocab_size: int, codec: MimiConfig) -> CSMConfig:
@@ -77,8 +80,9 @@ def csm_training(model: CSMConfig, *, minutes: float, num_steps: int = 40_000) -
     """For two cores: a quarter of the frames through the depth decoder, the alignment term for the first third."""
     loop = LoopConfig(
         num_steps=num_steps,
-        learning_rate=1e-3,
-        warmup_steps=150,
+        learning_rate=2e-3,
+        muon_learning_rate=4e-3,
+        warmup_steps=60,
         budget_minutes=minutes,
         autocast="bfloat16",
         ema_decay=0.998,

@@ -14,12 +14,12 @@ from duologue.errors import TrainingError
 
 # Name, the corpus' voice, what it is.
 SHIPPED = (
-    ("anna", "ko-a", "synthetic, light (Kokoro alpha)"),
     ("joe", "joe", "synthetic, low, made from recordings in the public domain (Piper joe)"),
     ("kathleen", "kathleen", "a volunteer's real voice, CC0 (rhasspy/dataset-voice-kathleen)"),
-    ("theo", "ko-k", "synthetic, male (Kokoro kumo)"),
-    ("nell", "ko-n", "synthetic, clear (Kokoro nezumi)"),
-    ("max", "joe-121", "synthetic, young (Piper joe, raised)"),
+    ("theo", "ko-k", "synthetic (Kokoro kumo)"),
+    ("anna", "ko-a", "synthetic (Kokoro alpha)"),
+    ("max", "joe-121", "synthetic, young (Piper joe, pitch and formants raised)"),
+    ("sam", "joe-84", "synthetic, deep (Piper joe, pitch and formants lowered)"),
 )
 _PROMPT_FRAMES = (32, 62)
 

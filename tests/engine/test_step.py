@@ -74,6 +74,16 @@ def test_batched_equals_single(model):
         assert together[row] == alone
 
 
+def test_a_long_prompt_that_is_over_soon_beside_a_short_one_that_goes_on(model):
+    """The caches hold the longest request, which is shorter than the longest prompt and the longest cap together."""
+    rows = [prompt(model, 40, 30, seed=0), prompt(model, 2, 0, seed=1)]
+    options, caps = [SamplingOptions(seed=3), SamplingOptions(seed=4)], [2, 60]
+    together = collect(generate_frames(model, rows, options, caps), 2)
+    for row in range(2):
+        (alone,) = collect(generate_frames(model, [rows[row]], [options[row]], [caps[row]]), 1)
+        assert together[row] == alone and len(alone) == caps[row]
+
+
 def test_prefill_in_pieces_equals_one_pass(model, monkeypatch):
     rows = [prompt(model, 3, 2, seed=0), prompt(model, 30, 40, seed=1), prompt(model, 10, 4, seed=2)]
     monkeypatch.setattr(step_module, "_PREFILL_ROWS", 10)

@@ -87,7 +87,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[pipeline.Work, Pa
 @pytest.mark.filterwarnings("ignore:the speech was cut at its cap")
 def test_the_checkpoint_loads_and_speaks(trained: tuple[pipeline.Work, Path]) -> None:
     generator = duologue.load(trained[1])
-    assert generator.voices.shipped_names == ("anna", "joe")
+    assert generator.voices.shipped_names == ("joe", "anna")
     speech = generator.speak("Hello there.", seed=1, max_audio_length_ms=800)
     assert speech.stop_reason in ("end", "cap")
     assert speech.audio.shape[0] == speech.codes.shape[1] * generator.codec.frame_size

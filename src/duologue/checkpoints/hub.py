@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 _INDEX_SUFFIX = ".safetensors.index.json"
 # Where a repository has several indices, the one of the unusual name is transformers'; see traps in sesame/csm-1b.
 _TRANSFORMERS_INDEX = f"transformers{_INDEX_SUFFIX}"
-_MOSHI_FILE = re.compile(r"tokenizer-[^/]*\.safetensors")
+_MOSHI_FILE = re.compile(r"(tokenizer-|mimi)[^/]*\.safetensors")
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _SMALL_FILES = ("config.json", "tokenizer.json", "mimi_config.json")
 

@@ -22,6 +22,7 @@ from duologue.errors import TrainingError
 from duologue.frames import audio_rows, join_rows, text_rows
 
 _TRIES = 100
+_POOL = 3
 
 TextEncoder = Callable[[str, int], list[int]]
 """Text and speaker id to the token ids of a segment's text rows, special tokens included."""
@@ -138,7 +139,7 @@ class SequenceSampler:
         for conversation in conversations:
             entries: list[_Entry] = []
             for turn in conversation:
-                entry = _Entry(turn, len(self._text_ids(turn.text, 0)) + turn.codes.shape[1] + 1)
+                entry = _Entry(turn, self._num_rows(turn))
                 if entry.num_rows <= longest:
                     entries.append(entry)
                     by_voice[turn.voice].append(entry)
@@ -164,7 +165,20 @@ class SequenceSampler:
         random = np.random.default_rng((self.seed, step))
         allowed = [n for n in self.lengths if longest is None or n <= longest] or [min(self.lengths)]
         length = int(random.choice(allowed))
-        return self._collate([self._sequence(length, random) for _ in range(max(1, self.batch_rows // length))])
+        pool = [self._sequence(length, random) for _ in range(_POOL * max(1, self.batch_rows // length))]
+        # Neighbours by length share a batch: little of it is padding.
+        pool.sort(key=lambda sequence: sum(self._num_rows(turn) for turn, _ in sequence))
+        first = int(random.integers(len(pool)))
+        batch = []
+        for sequence in pool[first:] + pool[:first][::-1]:
+            longest_row = max(sum(self._num_rows(turn) for turn, _ in other) for other in [*batch, sequence])
+            if batch and longest_row * (len(batch) + 1) > self.batch_rows:
+                break
+            batch.append(sequence)
+        return self._collate(batch)
+
+    def _num_rows(self, turn: CodedTurn) -> int:
+        return len(self._text_ids(turn.text, 0)) + turn.codes.shape[1] + 1
 
     def _text_ids(self, text: str, speaker: int) -> list[int]:
         key = (text, speaker)

@@ -1,0 +1,1 @@
+"""The `duologue` command: argument parsing only; what does the work is imported inside the functions."""

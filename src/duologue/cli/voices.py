@@ -1,0 +1,144 @@
+"""`duologue voices`: the voices at hand, and one's own."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from duologue.cli import options, terminal
+
+if TYPE_CHECKING:
+    from duologue.engine.voices import Voice, VoiceLibrary
+
+_HELP: Final = f"""
+The voices that speak and converse can use: those of the model, and your own.
+
+A voice is a short recording with its transcript; the model continues in
+its manner. Your own are kept in ${options.HOME_VARIABLE}/voices, or else in this
+platform's folder for the data of programs, and belong to the codec that they
+were made with.
+
+Examples:
+
+  duologue voices list
+  duologue voices add ada ada.wav --text "What Ada says in the recording."
+  duologue speak "Hello there." --voice ada
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = options.command_group(_HELP)
+    group.command("list")(list_voices)
+    group.command("add")(add_voice)
+    group.command("remove")(remove_voice)
+    app.add_typer(group, name="voices")
+
+
+def list_voices(
+    model: options.Model = None,
+    revision: options.Revision = None,
+    offline: options.Offline = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """List the voices, in the order in which speakers get them by default.
+
+    The first column is the name for --voice.
+
+    Examples:
+
+      duologue voices list
+      duologue voices list --json
+    """
+    library = _library(options.ModelChoice(model=model, revision=revision, offline=offline), quiet=as_json)
+    shipped = set(library.shipped_names)
+    found = [_describe(voice, library, voice.name in shipped) for voice in library.list()]
+    if as_json:
+        terminal.emit_json({"voices": found, "folder": str(options.user_voices_folder())}, sys.stdout)
+        return
+    width = max((len(item["name"]) for item in found), default=0)
+    for item in found:
+        own = "" if item["shipped"] else "your own; "
+        details = f"{own}{item['seconds']:.1f} s" + (f"; {item['description']}" if item["description"] else "")
+        typer.echo(terminal.one_line(f"{item['name']:<{width}}").ljust(width) + "  " + terminal.one_line(details))
+    if not found:
+        terminal.note("this model comes with no voices; duologue voices add makes one")
+
+
+def add_voice(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it: a-z, 0-9, _ and -.")],
+    audio: Annotated[
+        str, typer.Argument(metavar="AUDIO", help="1 to 30 s of one person speaking clearly, or - for standard input.")
+    ],
+    text: Annotated[str, typer.Option(help="What is said in the recording, to the letter.")],
+    description: Annotated[str, typer.Option(help="A few words that the list shows.")] = "",
+    model: options.Model = None,
+    revision: options.Revision = None,
+    offline: options.Offline = False,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Make a voice of your own from a recording and its transcript.
+
+    5 to 10 s without noise or music work best. Use recordings only of people
+    who agreed to it.
+
+    Examples:
+
+      duologue voices add ada ada.wav --text "What Ada says in the recording."
+      duologue voices add bob bob.mp3 --text "What Bob says." --description "calm, low"
+    """
+    transcript = options.check_utf8(text, "--text")
+
+    from duologue.audio import read_audio, resample
+
+    recording = read_audio(options.audio_source(audio))  # before the model: bad input is told at once
+    choice = options.ModelChoice(model=model, revision=revision, offline=offline, device=device, threads=threads)
+    library = _library(choice, quiet or as_json)
+    pcm = resample(*recording, library.codec.sample_rate).clamp(-1.0, 1.0)  # [S]
+    voice = library.add(name, pcm, transcript, options.check_utf8(description, "--description"))
+    described = _describe(voice, library, shipped=False)
+    if as_json:
+        terminal.emit_json(described | {"folder": str(options.user_voices_folder())}, sys.stdout)
+    elif not quiet:
+        terminal.say(f"{name}: a voice of {described['seconds']:.1f} s in {options.user_voices_folder()}")
+
+
+def remove_voice(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A voice of your own.")],
+    model: options.Model = None,
+    revision: options.Revision = None,
+    offline: options.Offline = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Delete a voice of your own.
+
+    Those that come with a model stay.
+
+    Examples:
+
+      duologue voices remove ada
+    """
+    library = _library(options.ModelChoice(model=model, revision=revision, offline=offline), quiet or as_json)
+    library.remove(name)
+    if as_json:
+        terminal.emit_json({"removed": name}, sys.stdout)
+    elif not quiet:
+        terminal.say(f"{name}: removed")
+
+
+def _library(choice: options.ModelChoice, quiet: bool) -> "VoiceLibrary":
+    return options.load_generator(choice, quiet).voices
+
+
+def _describe(voice: "Voice", library: "VoiceLibrary", shipped: bool) -> dict[str, Any]:
+    return {
+        "name": voice.name,
+        "description": voice.description,
+        "shipped": shipped,
+        "seconds": voice.num_frames / library.codec.frame_rate,
+        "texts": [segment.text for segment in voice.segments],
+    }
