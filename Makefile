@@ -23,7 +23,7 @@ test: $(VENV)/.stamp-dev ## run the default tests (offline, on a CPU); PYTEST_AR
 check: $(VENV)/.stamp-dev ## lint, format, types and import layering
 	$(BIN)/ruff check $(PYTHON_SOURCES)
 	$(BIN)/ruff format --check $(PYTHON_SOURCES)
-	$(BIN)/mypy --strict src
+	$(BIN)/mypy --strict src recipes
 	$(BIN)/python -m pytest tests/test_layering.py
 
 format: $(VENV)/.stamp-dev ## put the sources into the house format

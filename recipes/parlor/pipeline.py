@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-import torch
+from safetensors.torch import load_file
+from torch import nn
 
 from duologue.checkpoints import load_codec, save_checkpoint
 from duologue.codec.mimi import Mimi
@@ -24,8 +27,10 @@ from duologue.model.csm import CSM
 from duologue.train.codec import CodecBatch, CodecTrainConfig, train_codec
 from duologue.train.csm import CSMBatch, CSMTrainConfig, train_csm, validation_losses
 from recipes.parlor.text import build_tokenizer
+from recipes.parlor.voices import write_voices
 
 Report = Callable[[str], None]
+ModuleType = TypeVar("ModuleType", bound=nn.Module)
 CROP_FRAMES = 20
 CROPS_PER_BATCH = 8
 SEQUENCE_LENGTHS = (96, 144, 208, 304, 448)
@@ -188,23 +193,27 @@ def text_vocab_size(work: Work) -> int:
 
 
 def export(work: Work, model: CSM, codec: Mimi, turns: TurnStore, destination: Path) -> None:
-    """Step `export`: the native checkpoint in bfloat16 with its tokenizer and voices."""
-    from recipes.parlor.voices import write_voices
-
+    """Step `export`: the native checkpoint with bfloat16 weights (codebooks in float32), its tokenizer and voices."""
     save_checkpoint(
         destination,
         "native",
-        model=model.to(torch.bfloat16),
-        codec=codec,
+        model=rounded(model),
+        codec=rounded(codec),
         tokenizer_path=work.path("csm") / "tokenizer.json",
     )
     write_voices(destination / "voices", turns, codec)
 
 
+def rounded(module: ModuleType) -> ModuleType:
+    """A copy whose parameters are bfloat16; buffers, the codebooks among them, keep their precision."""
+    copy = deepcopy(module)
+    for parameter in copy.parameters():
+        parameter.data = parameter.data.bfloat16()
+    return copy
+
+
 def load_trained(work: Work, config: CSMConfig) -> CSM:
     """The averaged weights of the last checkpoint of step `csm`, while it trains or after."""
-    from safetensors.torch import load_file
-
     folder = work.path("csm") / "last"
     if not (folder / "state.json").exists():
         raise TrainingError(f"no training run in {folder}")

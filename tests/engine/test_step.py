@@ -108,6 +108,7 @@ def test_the_step_depends_on_its_arguments_alone(model):
         step(torch.randn(2, config.backbone.dim, generator=generator), noise.flip(0))
         assert torch.equal(step(hidden, noise), first)
         assert torch.equal(FrameStep(model, sampling)(hidden, noise), first)
+    assert step._depth.lengths.tolist() == [config.num_codebooks] * 2  # positions restart at 0 with each frame
     assert first.shape == (2, config.num_codebooks) and int(first.max()) < config.codebook_size
 
 

@@ -109,8 +109,6 @@ def _read_header(path: Path) -> Iterator[tuple[str, TensorInfo, _Place]]:
         with path.open("rb") as file:
             start = file.read(_LENGTH_BYTES)
             length = int.from_bytes(start, "little")
-            if start.startswith(_PICKLE_STARTS) and length > _MAX_HEADER_BYTES:
-                raise CheckpointError(f"{path}: is a pickle, which can run code when it is opened: refused")
             text = file.read(length) if length <= min(size, _MAX_HEADER_BYTES) else b""
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
@@ -120,6 +118,8 @@ def _read_header(path: Path) -> Iterator[tuple[str, TensorInfo, _Place]]:
         reason = reason if size else "is empty"
         if start == _LFS_START:
             reason = "is a Git LFS pointer and not the file itself; run git lfs pull"
+        if start.startswith(_PICKLE_STARTS):
+            reason = "is a pickle, which can run code when it is opened: refused"
         raise CheckpointError(f"{path}: {reason}")
     if len(text) < length:
         raise CheckpointError(f"{path}: is truncated (its header is not whole)")
@@ -233,7 +233,9 @@ def write_tensors(
         try:
             save_file(held, path, metadata={"format": "pt"})
         except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{folder}: cannot write {name}.safetensors ({error})") from error
+            raise CheckpointError(
+                f"{folder}: cannot write {name}.safetensors ({' '.join(str(error).split())})"
+            ) from error
         path.chmod(folder.stat().st_mode & 0o666)  # the library makes files that only their owner can read
         parts.append(path)
         held.clear()

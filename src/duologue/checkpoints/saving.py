@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from duologue.checkpoints import csm_config, hub, moshi_mimi, native, sesame, transformers_csm, transformers_mimi
 from duologue.checkpoints.hub import HubOptions
 from duologue.checkpoints.io import new_folder, write_json, write_tensors
-from duologue.checkpoints.layouts import LAYOUTS, codec_links, csm_links, survey
+from duologue.checkpoints.layouts import LAYOUTS, build_codec, build_csm, codec_links, csm_links, survey
 from duologue.checkpoints.loading import read_codec, read_csm
 from duologue.checkpoints.registry import TOKENIZER_FILE
-from duologue.checkpoints.rules import write
+from duologue.checkpoints.rules import module_shapes, write
 from duologue.codec.mimi import Mimi
 from duologue.errors import CheckpointError, OptionError
 from duologue.model.csm import CSM
@@ -181,11 +181,13 @@ def _write_transformers(
 
 
 def _tensors_csm(layout: str, model: CSM, dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
+    _require_plain(model, build_csm(model.config))
     for name, tensor in write(csm_links(layout, model), model.state_dict()):
         yield name, tensor if dtype is None else tensor.to(dtype)
 
 
 def _tensors_codec(layout: str, codec: Mimi, dtype: torch.dtype | None) -> Iterator[tuple[str, Tensor]]:
+    _require_plain(codec, build_codec(codec.config))
     state = codec.state_dict()
     for name, tensor in state.items():
         if name.endswith(_KEPT_FLOAT32):
@@ -193,6 +195,14 @@ def _tensors_codec(layout: str, codec: Mimi, dtype: torch.dtype | None) -> Itera
         elif dtype is not None:
             state[name] = tensor.to(dtype)
     yield from write(codec_links(layout, codec), state)
+
+
+def _require_plain(module: nn.Module, expected: nn.Module) -> None:
+    if module_shapes(module) != module_shapes(expected):
+        raise CheckpointError(
+            f"the {type(module).__name__} holds other tensors than its configuration says; save it before it is "
+            "quantized, compiled or extended"
+        )
 
 
 def _require_same_codes(model: CSM, codec: Mimi) -> None:

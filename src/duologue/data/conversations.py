@@ -169,7 +169,7 @@ class SequenceSampler:
         # Neighbours by length share a batch: little of it is padding.
         pool.sort(key=lambda sequence: sum(self._num_rows(turn) for turn, _ in sequence))
         first = int(random.integers(len(pool)))
-        batch = []
+        batch: list[list[tuple[CodedTurn, int]]] = []
         for sequence in pool[first:] + pool[:first][::-1]:
             longest_row = max(sum(self._num_rows(turn) for turn, _ in other) for other in [*batch, sequence])
             if batch and longest_row * (len(batch) + 1) > self.batch_rows:
@@ -178,7 +178,7 @@ class SequenceSampler:
         return self._collate(batch)
 
     def _num_rows(self, turn: CodedTurn) -> int:
-        return len(self._text_ids(turn.text, 0)) + turn.codes.shape[1] + 1
+        return len(self._text_ids(turn.text, 0)) + int(turn.codes.shape[1]) + 1
 
     def _text_ids(self, text: str, speaker: int) -> list[int]:
         key = (text, speaker)

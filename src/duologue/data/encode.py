@@ -24,15 +24,15 @@ def encode_turns(
     folder: Path,
     *,
     fingerprint: str,
-    batch_seconds: float = 60.0,
+    batch_seconds: float = 10.0,
     autocast: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> TurnStore:
     """Encodes every turn by itself, as a voice prompt is at generation, and writes a `TurnStore` to `folder`.
 
-    A turn is cut with `LEAD_S` before it and `TAIL_S` after. Turns of like length share a batch of `batch_seconds`;
-    causality keeps the padding out of their codes. `autocast` computes in bfloat16. Recordings that the store lacks are
-    left out.
+    A turn is cut with `LEAD_S` before it and `TAIL_S` after. Turns of like length share a batch of `batch_seconds`,
+    small enough for a processor's cache; causality keeps the padding out of their codes. `autocast` computes in
+    bfloat16. Recordings that the store lacks are left out.
     """
     rate, frame = store.sample_rate, codec.frame_size
     cuts = []  # (conversation, turn, recording position, first sample, last sample, number of frames)
