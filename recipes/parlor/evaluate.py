@@ -21,8 +21,7 @@ import torch
 import duologue
 from duologue.audio import resample, write_audio
 from duologue.data.teacher import bundled_whisper
-from duologue.engine.context import DuologueWarning
-from duologue.errors import DuologueError, TrainingError
+from duologue.errors import DuologueError, DuologueWarning, TrainingError
 
 CAP_MS = 20_000
 _WHISPER_RATE = 16_000

@@ -9,7 +9,6 @@ from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from duologue.engine.context import DuologueWarning
     from duologue.engine.conversation import Conversation
     from duologue.engine.generator import Generator
     from duologue.engine.load import load, load_codec
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
         ConfigError,
         ContextError,
         DuologueError,
+        DuologueWarning,
         HubError,
         OptionError,
         ScriptError,
@@ -61,7 +61,6 @@ __all__ = [
 
 _HOMES = {
     "Conversation": "duologue.engine.conversation",
-    "DuologueWarning": "duologue.engine.context",
     "Generator": "duologue.engine.generator",
     "Segment": "duologue.frames",
     "Speech": "duologue.engine.speech",

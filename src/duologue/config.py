@@ -269,9 +269,10 @@ _LLAMA_100M = _llama(1024, 4, 8, 2, 8192)
 
 CSM_PRESETS: dict[str, CSMConfig] = {
     # Sesame's Tiny (the published weights), Small and Medium: backbones of Llama 3.2 1B, 3B and Llama 3.1 8B shape.
+    # The decoder of csm-8b is that of MisoTTS, the one published model of this size (MisoLabsAI/MisoTTS, `models.py`).
     "csm-1b": _csm(_llama(2048, 16, 32, 8, 8192), _LLAMA_100M),
     "csm-3b": _csm(_llama(3072, 28, 24, 8, 8192), _llama(1024, 8, 8, 2, 8192)),
-    "csm-8b": _csm(_llama(4096, 32, 32, 8, 14_336), _llama(1536, 8, 12, 3, 8192)),
+    "csm-8b": _csm(_llama(4096, 32, 32, 8, 14_336), _llama(1536, 8, 24, 6, 6912)),
     "tiny": CSMConfig(
         backbone=TransformerConfig(
             dim=64, num_layers=2, num_heads=4, num_kv_heads=2, ffn_dim=128, max_positions=512, rope_scaling=_LLAMA3

@@ -10,6 +10,10 @@ class DuologueError(Exception):
     """Base of everything that a caller can cause and may catch."""
 
 
+class DuologueWarning(UserWarning):
+    """Something that was done otherwise than asked: context left out, or speech cut at its cap."""
+
+
 class AudioError(DuologueError):
     """A recording that is missing, empty, not audio, silent where speech is needed, or not writable."""
 

@@ -15,7 +15,7 @@ from duologue.checkpoints import hub, load_checkpoint, load_codec
 from duologue.checkpoints.hub import HubOptions, choose_files, fetch, resolve
 from duologue.checkpoints.registry import CODEC_SOURCE, KNOWN, SESAME_PROMPTS, SHORT_NAMES, TOKENIZER_SOURCE
 from duologue.errors import HubError
-from tests.checkpoints.conftest import Tiny
+from tests.checkpoints.folders import Tiny
 
 # The tree of sesame/csm-1b at revision c92a71e1.
 SESAME_TREE = [

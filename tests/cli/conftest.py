@@ -1,10 +1,10 @@
 """A tiny checkpoint with random weights, and the command line run on it, in this process or in one of its own."""
 
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +13,11 @@ import typer.testing
 from duologue.audio import write_audio
 from duologue.checkpoints import save_checkpoint
 from duologue.cli.main import create_app
+from duologue.engine.context import CodedSegment
+from duologue.engine.generator import Generator, VoicePlan
+from duologue.engine.sampling import SamplingOptions
+from duologue.engine.speech import SpeechStream
+from duologue.engine.voices import VoiceLibrary
 from tests.engine.builders import tiny_csm, tiny_mimi, tiny_tokenizer, tone
 
 RATE = 24_000
@@ -25,8 +30,6 @@ Run = Callable[..., typer.testing.Result]
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint folder with a model that never ends by itself, and the voices ada and bob."""
-    from duologue.engine.voices import VoiceLibrary
-
     folder = tmp_path_factory.mktemp("checkpoints")
     tiny_tokenizer().save(folder / "tokenizer.json")
     codec = tiny_mimi()
@@ -34,13 +37,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     library = VoiceLibrary(codec, user=voices)
     library.add("ada", tone(1.2, hertz=300), "what ada says", "high")
     library.add("bob", tone(1.2, hertz=100), "what bob says")
-    model = tiny_csm()
-    for head in (model.codebook0_head.weight, model.audio_head):
-        head.data.mul_(4.0)  # a new model's logits are so small that what it reads makes no difference
     return save_checkpoint(
         folder / "tiny",
         "native",
-        model=model,
+        model=tiny_csm(),
         codec=codec,
         tokenizer_path=folder / "tokenizer.json",
         voices_folder=voices,
@@ -68,6 +68,47 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What the generator was asked for: who says what, after which turns (with their frames), in which voices."""
+
+    text: str
+    speaker: int
+    context: list[tuple[int, str, int | None]]
+    voices: dict[int, str]
+    defaults: bool
+    sampling: SamplingOptions
+    max_ms: float
+    normalize: bool | None
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
+    """A record of the generator's calls. (What a random model reads changes little of what it says.)"""
+    calls: list[Asked] = []
+    stream_planned = Generator.stream_planned
+
+    def recorded(
+        self: Generator,
+        text: str,
+        speaker: int,
+        context: Sequence[CodedSegment],
+        plan: VoicePlan,
+        sampling: SamplingOptions,
+        max_ms: float,
+        *,
+        normalize: bool | None = None,
+        **others: Any,
+    ) -> SpeechStream:
+        turns = [(turn.speaker, turn.text, None if turn.codes is None else turn.codes.shape[1]) for turn in context]
+        voices = {number: voice.name for number, voice in plan.chosen.items()}
+        calls.append(Asked(text, speaker, turns, voices, plan.defaults, sampling, max_ms, normalize))
+        return stream_planned(self, text, speaker, context, plan, sampling, max_ms, normalize=normalize, **others)
+
+    monkeypatch.setattr(Generator, "stream_planned", recorded)
+    return calls
+
+
 @pytest.fixture
 def run() -> Run:
     """Run the command line in this process, with another process's exit code and streams."""
@@ -84,20 +125,7 @@ def run() -> Run:
     return run
 
 
-def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """That of a program of its own."""
     path = os.pathsep.join([str(SOURCES), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "", "OMP_NUM_THREADS": "1", **(extra or {})}
-
-
-def command(*arguments: object) -> list[str]:
-    """The program and its arguments."""
-    return [sys.executable, "-m", "duologue.cli", *map(str, arguments)]
-
-
-def program(
-    *arguments: object, input: bytes | None = None, extra: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[bytes]:
-    """Run the command line as a program of its own."""
-    return subprocess.run(
-        command(*arguments), input=input, capture_output=True, timeout=TIMEOUT, env=environment(extra), check=False
-    )
+    return {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "", "OMP_NUM_THREADS": "1"}

@@ -9,8 +9,9 @@ import torch
 
 from duologue.audio import read_audio, write_audio
 from duologue.cli import scripts
+from duologue.engine.sampling import SamplingOptions
 from duologue.errors import OptionError
-from tests.cli.conftest import RATE, Run
+from tests.cli.conftest import RATE, Asked, Run
 from tests.cli.helpers import assert_nothing_left, assert_refused, json_of, lines_of
 from tests.engine.builders import tone
 
@@ -46,18 +47,21 @@ def test_a_script_becomes_a_recording(run: Run, tiny: Path, hello: str) -> None:
     assert_nothing_left(Path(), ["conversation.wav", hello])
 
 
-def test_turns_follow_from_those_before(run: Run, tiny: Path, hello: str) -> None:
-    def turns(text: str) -> list[torch.Tensor]:
-        Path("script.txt").write_text(text)
-        result = run("converse", "script.txt", "-m", tiny, *CAP, "--pause", 0, "--seed", 4)
-        assert result.exit_code == 0, result.stderr
-        return list(read_audio("conversation.wav")[0].split(TURN))
+def test_the_example(run: Run, tiny: Path, repository: Path) -> None:
+    """What `make demo` runs, with a model that only babbles."""
+    result = run("converse", repository / "examples" / "hello.txt", "-o", "conversation.wav", "-m", tiny, *CAP)
+    assert result.exit_code == 0
+    assert len(read_audio("conversation.wav")[0]) == 4 * TURN + 3 * RATE // 4
 
-    first, second = turns("A: One.\nB: Two.\n")
-    other_first, other_second = turns("A: Three.\nB: Two.\n")
-    assert not torch.equal(first, other_first) and not torch.equal(second, other_second)
-    again, _ = turns("A: One.\nA: One.\n")
-    assert torch.equal(first, again) and not torch.equal(again, _)
+
+def test_turns_follow_from_those_before(run: Run, tiny: Path, hello: str, asked: list[Asked]) -> None:
+    result = run("converse", hello, "-m", tiny, *CAP, "--seed", 4, "--topk", 9, "--no-normalize")
+    assert result.exit_code == 0, result.stderr
+    said = [(0, "Hey, how are you?", 3), (1, "Pretty good.", 3), (0, "Great!", 3)]
+    assert [(call.speaker, call.text) for call in asked] == [(speaker, text) for speaker, text, _ in said]
+    assert [call.context for call in asked] == [said[:number] for number in range(3)]
+    assert [call.sampling for call in asked] == [SamplingOptions(0.9, 9, seed) for seed in (4, 5, 6)]
+    assert asked[2].voices == {0: "ada", 1: "bob"} and {call.normalize for call in asked} == {False}
 
 
 def test_json_and_turn_files(run: Run, tiny: Path, hello: str) -> None:

@@ -54,7 +54,7 @@ def test_help_fits_a_terminal() -> None:
 def test_a_bare_group_shows_its_help(run: Run, path: tuple[str, ...]) -> None:
     result = run(*path)
     assert result.exit_code == 0
-    assert result.stdout == run(*path, "--help").stdout + "\n" or "Examples:" in result.stdout
+    assert result.stdout.rstrip() == run(*path, "--help").stdout.rstrip() != ""
 
 
 def test_version(run: Run) -> None:

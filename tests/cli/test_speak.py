@@ -1,5 +1,6 @@
 """`duologue speak`."""
 
+import errno
 import io
 import json
 import os
@@ -10,7 +11,9 @@ import pytest
 import torch
 
 from duologue.audio import read_audio, write_audio
-from tests.cli.conftest import RATE, Run
+from duologue.cli import terminal
+from duologue.engine.sampling import SamplingOptions
+from tests.cli.conftest import RATE, Asked, Run
 from tests.cli.helpers import assert_nothing_left, assert_refused, json_of, lines_of
 from tests.engine.builders import tone
 
@@ -58,21 +61,16 @@ def test_quiet(run: Run, tiny: Path) -> None:
     assert notes_and_rest(result.stderr)[1] == [] and result.stdout == ""
 
 
-def test_options_reach_the_generator(run: Run, tiny: Path) -> None:
-    def spoken(*arguments: object) -> torch.Tensor:
-        result = run("speak", "It is 5 o'clock.", "-m", tiny, *CAP, *arguments, "-o", "a.wav")
-        assert result.exit_code == 0, result.stderr
-        return read_audio("a.wav")[0]
-
-    base = spoken("--seed", 1)
-    assert torch.equal(base, spoken("--seed", 1))
-    assert not torch.equal(base, spoken("--seed", 2))
-    assert not torch.equal(base, spoken("--seed", 1, "--no-normalize"))
-    assert not torch.equal(base, spoken("--seed", 1, "--voice", "bob"))
-    assert not torch.equal(base, spoken("--seed", 1, "--speaker", 1))
-    assert not torch.equal(base, spoken("--seed", 1, "--topk", 2))
-    assert torch.equal(spoken("--temperature", 0), spoken("--temperature", 0, "--seed", 9))
-    assert torch.equal(base, spoken("--seed", 1, "--threads", 1, "--device", "cpu", "--offline"))
+def test_options_reach_the_generator(run: Run, tiny: Path, asked: list[Asked]) -> None:
+    assert run("speak", "It is 5.", "-m", tiny, *CAP).exit_code == 0
+    options = ("--seed", 1, "--temperature", 0.5, "--topk", 7, "--voice", "bob", "--speaker", 2, "--no-normalize")
+    assert run("speak", "It is 5.", "-m", tiny, *CAP, *options, "--device", "cpu", "--offline").exit_code == 0
+    default, chosen = asked
+    assert default == Asked("It is 5.", 0, [], {}, True, SamplingOptions(0.9, 50, None), 400.0, None)
+    assert chosen == Asked("It is 5.", 2, [], {2: "bob"}, True, SamplingOptions(0.5, 7, 1), 400.0, False)
+    first = read_audio("speech.wav")[0]
+    run("speak", "It is 5.", "-m", tiny, *CAP, *options, "--threads", 1)
+    assert torch.equal(first, read_audio("speech.wav")[0])
 
 
 def test_standard_input_and_output(run: Run, tiny: Path) -> None:
@@ -89,8 +87,6 @@ def test_standard_input_and_output(run: Run, tiny: Path) -> None:
 
 
 def test_a_pipe_gets_each_chunk_at_once(run: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from duologue.cli import terminal
-
     sizes: list[int] = []
     written = terminal.StandardOutput.write
 
@@ -131,23 +127,25 @@ def write_context(recording: Path) -> None:
     )
 
 
-def test_a_context(run: Run, tiny: Path, recording: Path) -> None:
-    def spoken(*arguments: object) -> torch.Tensor:
-        result = run("speak", "Yes.", "-m", tiny, *CAP, "--seed", 1, *arguments)
-        assert result.exit_code == 0, result.stderr
-        return read_audio("speech.wav")[0]
-
+def test_a_context(run: Run, tiny: Path, recording: Path, asked: list[Asked]) -> None:
     write_context(recording)
-    alone = spoken()
-    by_bob = spoken("--context", "talk.yaml", "--speaker", "Bob")
-    assert not torch.equal(by_bob, alone)
-    assert torch.equal(by_bob, spoken("--context", "talk.yaml", "--speaker", "1"))
-    assert not torch.equal(by_bob, spoken("--context", "talk.yaml", "--speaker", "Ada"))
-    assert not torch.equal(by_bob, spoken("--context", "talk.yaml", "--speaker", "Bob", "--voice", "ada"))
-    Path("talk.json").write_text(
-        json.dumps([{"role": "0", "content": [{"type": "text", "text": "Hi."}, {"type": "audio", "path": "said.wav"}]}])
-    )
-    assert not torch.equal(spoken("--context", "talk.json", "--speaker", 1), alone)
+    said = [(0, "Hi.", 7), (1, "Well.", None)]
+    for arguments, speaker, voices in (
+        (["--speaker", "Bob"], 1, {0: "prompt", 1: "bob"}),
+        (["--speaker", "1"], 1, {0: "prompt", 1: "bob"}),
+        (["--speaker", "Ada"], 0, {0: "prompt", 1: "bob"}),
+        (["--speaker", "Bob", "--voice", "ada"], 1, {0: "prompt", 1: "ada"}),
+        (["--speaker", "2"], 2, {0: "prompt", 1: "bob", 2: "ada"}),
+    ):
+        result = run("speak", "Yes.", "-m", tiny, *CAP, "--seed", 1, "--context", "talk.yaml", *arguments)
+        assert result.exit_code == 0, result.stderr
+        call = asked.pop()
+        assert (call.text, call.speaker, call.context, call.voices) == ("Yes.", speaker, said, voices)
+        assert call.sampling.seed == 1 and call.max_ms == 400.0
+    parts = [{"type": "text", "text": "Hi."}, {"type": "audio", "path": "said.wav"}]
+    Path("talk.json").write_text(json.dumps([{"role": "0", "content": parts}]))
+    assert run("speak", "Yes.", "-m", tiny, *CAP, "--context", "talk.json", "--speaker", 1).exit_code == 0
+    assert asked[-1].context == [(0, "Hi.", 7)]
 
 
 def test_a_context_longer_than_the_model_is_cut_and_told(run: Run, tiny: Path) -> None:
@@ -205,6 +203,10 @@ def test_bad_standard_input(run: Run, tiny: Path, data: bytes, words: list[str])
     assert_refused(run("speak", "-", "-m", tiny, input=data), *words)
 
 
+def test_one_standard_input_is_not_enough_for_two(run: Run) -> None:
+    assert_refused(run("speak", "-", "--context", "-", input="A: Hi."), "one standard input")
+
+
 @pytest.mark.parametrize(
     ("script", "words"),
     [
@@ -230,6 +232,21 @@ def test_a_full_disk(run: Run, tiny: Path, tmp_path: Path) -> None:
     os.symlink("/dev/full", full)
     result = run("speak", "hello", "-m", tiny, *CAP, "-o", full)
     assert_refused(result, "full.wav", "No space left")
+
+
+def test_a_full_disk_behind_standard_output(run: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class FullDisk(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: object) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    output = terminal.StandardOutput.__new__(terminal.StandardOutput)
+    output._file = io.BufferedWriter(FullDisk())
+    monkeypatch.setattr(terminal, "StandardOutput", lambda: output)
+    assert_refused(run("speak", "Hello.", "-o", "-", "-m", tiny, *CAP), "standard output", "No space left")
+    output._file = io.BytesIO()  # or the buffer would try again when it is collected
 
 
 def test_a_file_stays_as_it_was_when_speaking_fails(run: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,13 +10,14 @@ import torch
 
 import duologue
 from duologue.config import MIMI_PRESETS
-from duologue.engine.context import CodedSegment, DuologueWarning
+from duologue.engine.context import CodedSegment
 from duologue.engine.generator import Generator
 from duologue.errors import (
     AudioError,
     CheckpointError,
     ContextError,
     DuologueError,
+    DuologueWarning,
     OptionError,
     TextError,
     VoiceError,

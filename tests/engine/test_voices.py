@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from duologue.codec.mimi import Mimi
-from duologue.engine.context import DuologueWarning
 from duologue.engine.voices import (
     Voice,
     VoiceLibrary,
@@ -20,7 +19,7 @@ from duologue.engine.voices import (
     make_voice,
     save_voice,
 )
-from duologue.errors import AudioError, TextError, VoiceError
+from duologue.errors import AudioError, DuologueWarning, TextError, VoiceError
 from tests.engine.builders import fill_codebooks, tiny_mimi, tone
 
 BAD_NAMES = [

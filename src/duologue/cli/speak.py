@@ -69,8 +69,12 @@ def speak(
 
       duologue speak "Hey, how are you doing?"
       duologue speak "Pretty good." --voice NAME --seed 7 -o answer.mp3
-      cat chapter.txt | duologue speak - -o - | aplay -q
+      echo "Dinner is ready." | duologue speak - -o - | aplay -q
     """
+    if text == context == "-":
+        raise OptionError(
+            "the text and the --context are both -, but there is one standard input; give one of them a file"
+        )
     words = options.read_text_argument(text)
     target = options.audio_target(output)
     before = _read_context(context) if context is not None else None

@@ -88,7 +88,7 @@ def add_voice(
     Examples:
 
       duologue voices add ada ada.wav --text "What Ada says in the recording."
-      duologue voices add bob bob.mp3 --text "What Bob says." --description "calm, low"
+      duologue voices add bob bob.mp3 --text "What Bob says." --description calm
     """
     transcript = options.check_utf8(text, "--text")
 

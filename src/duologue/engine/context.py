@@ -24,7 +24,7 @@ from torch import Tensor
 
 from duologue.audio import is_silent, read_audio
 from duologue.codec.mimi import Mimi
-from duologue.errors import AudioError, ContextError, OptionError, TextError
+from duologue.errors import AudioError, ContextError, DuologueWarning, OptionError, TextError
 from duologue.frames import Rows, Segment, audio_rows, join_rows, text_rows
 from duologue.text.script import assign_speakers, parse_messages
 from duologue.text.tokenizer import TextTokenizer
@@ -38,10 +38,6 @@ _LEAST_SECONDS = 1.0
 # Resampling and clipping overshoot a little; beyond this the samples are on another scale, such as that of PCM16.
 _MAX_PEAK = 2.0
 _CACHED_RECORDINGS = 256
-
-
-class DuologueWarning(UserWarning):
-    """Something that was done otherwise than asked: context left out, or speech cut at its cap."""
 
 
 def warn(message: str) -> None:

@@ -34,6 +34,12 @@ class TransformerState(State):
         """Slots of the cache."""
         return self.layers[0].keys.shape[2]
 
+    def reset(self, rows: Tensor | None = None) -> None:
+        """Takes the rows back to before their first step; with all rows, the bound on slots in use goes with them."""
+        super().reset(rows)
+        if rows is None:
+            self.extent = 0
+
     def truncate(self, lengths: Tensor) -> None:
         """Forgets all positions of row `b` from `lengths[b]` on, in place; a row that is shorter stays as it is.
 
