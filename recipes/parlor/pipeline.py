@@ -20,7 +20,7 @@ from duologue.data.conversations import SequenceBatch, SequenceSampler, TurnStor
 from duologue.data.corpus import PcmStore, Recording, read_manifests
 from duologue.data.crops import CropSampler
 from duologue.data.encode import encode_turns
-from duologue.data.teacher import WhisperTeacher, bundled_whisper, write_features
+from duologue.data.teacher import WhisperTeacher, bundled_whisper, feature_statistics, write_features
 from duologue.engine.voices import codec_fingerprint
 from duologue.errors import TrainingError
 from duologue.model.csm import CSM
@@ -101,6 +101,7 @@ def make_codec(work: Work, config: CodecTrainConfig, store: PcmStore, features: 
         weights=[FOLDER_WEIGHTS.get(Path(name).parent.name, 1.0) for name in store.names],
         features=features,
         feature_dim=config.teacher_dim,
+        feature_statistics=None if features is None else feature_statistics(features),
     )
 
     def batches(index: int) -> CodecBatch:

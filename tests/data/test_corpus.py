@@ -10,6 +10,7 @@ import torch
 from duologue.audio import write_audio
 from duologue.data.corpus import PcmStore, read_manifests
 from duologue.data.crops import CropSampler, augment
+from duologue.data.teacher import feature_statistics
 from duologue.errors import TrainingError
 
 RATE = 24_000
@@ -107,6 +108,27 @@ def test_features_are_those_of_the_cropped_frames(tmp_path: Path) -> None:
         tone = torch.sin((start + torch.arange(5 * 1920)) * speed)
         correlation = torch.corrcoef(torch.stack((tone, pcm[row, 0])))[0, 1]
         assert float(correlation) > 0.99
+
+
+def test_standardized_features_have_zero_mean_and_unit_deviation(tmp_path: Path) -> None:
+    features = tmp_path / "features"
+    features.mkdir()
+    random = np.random.default_rng(0)
+    for name, frames in (("0", 13), ("1", 25)):
+        np.save(features / f"{name}.npy", (random.normal(size=(frames, 2)) * (1, 9) + (100, -7)).astype(np.float16))
+    mean, deviation = feature_statistics(features, every=1)
+    np.testing.assert_allclose(mean, (100, -7), atol=3)
+    raw = make_sampler(tmp_path, features=features, feature_dim=2, batch_size=16)
+    options = {"features": features, "feature_dim": 2, "batch_size": 16, "feature_statistics": (mean, deviation)}
+    scaled = make_sampler(tmp_path, **options)
+    expected = (raw(0)[1] - torch.from_numpy(mean)) / torch.from_numpy(deviation)
+    torch.testing.assert_close(scaled(0)[1], expected)
+    assert abs(float(scaled(0)[1].mean())) < 0.5
+
+
+def test_features_of_nothing(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no features"):
+        feature_statistics(tmp_path)
 
 
 def test_too_short_recordings_are_refused(tmp_path: Path) -> None:

@@ -31,8 +31,12 @@ class CropSampler:
         weights: Sequence[float] | None = None,
         features: Path | None = None,
         feature_dim: int = 0,
+        feature_statistics: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None = None,
     ) -> None:
-        """`features` is a folder with one float16 `<recording stem>.npy` of `[T, feature_dim]`, one row a frame."""
+        """`features` is a folder with one float16 `<recording stem>.npy` of `[T, feature_dim]`, one row a frame.
+
+        `feature_statistics` are the mean and standard deviation `[feature_dim]` that standardize them.
+        """
         lengths = np.array([store.num_samples(i) for i in range(len(store))], dtype=np.float64)
         lengths[lengths < frame_size] = 0
         share = lengths * (np.asarray(weights) if weights is not None else 1.0)
@@ -40,7 +44,7 @@ class CropSampler:
             raise TrainingError("no recording is as long as one frame: nothing to train on")
         self.store, self.share = store, share / share.sum()
         self.frame_size, self.num_frames, self.batch_size, self.seed = frame_size, num_frames, batch_size, seed
-        self.features, self.feature_dim = features, feature_dim
+        self.features, self.feature_dim, self.feature_statistics = features, feature_dim, feature_statistics
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """The batch of a step: `pcm [B, 1, S]` and features `[B, T, feature_dim]`, zero where there are none."""
@@ -64,7 +68,10 @@ class CropSampler:
         if not path.exists():
             return np.zeros((0, self.feature_dim), np.float32)
         known: npt.NDArray[np.float16] = np.load(path, mmap_mode="r")[first : first + self.num_frames]
-        return known.astype(np.float32)
+        if self.feature_statistics is None:
+            return known.astype(np.float32)
+        mean, deviation = self.feature_statistics
+        return (known.astype(np.float32) - mean) / deviation
 
 
 def augment(crop: npt.NDArray[np.float32], random: np.random.Generator) -> npt.NDArray[np.float32]:

@@ -112,6 +112,19 @@ def write_features(
             progress(done, len(store))
 
 
+def feature_statistics(folder: Path, *, every: int = 20) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Mean and standard deviation `[dim]` of each feature over every `every`-th file of the folder.
+
+    Whisper's features have a large mean in common, which says nothing about the words: a cosine between raw features is
+    mostly that. Raises `TrainingError` for a folder without features.
+    """
+    paths = sorted(folder.glob("*.npy"))[::every]
+    if not paths:
+        raise TrainingError(f"no features in {folder}: compute them first")
+    features = np.concatenate([np.load(path) for path in paths]).astype(np.float32)
+    return features.mean(axis=0), features.std(axis=0) + 1e-3
+
+
 def feature_path(folder: Path, name: str) -> Path:
     """Where the features of the recording called `name` lie."""
     return folder / f"{Path(name).stem}.npy"

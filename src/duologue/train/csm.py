@@ -24,7 +24,9 @@ from duologue.train.loop import LoopConfig, TrainingLoop
 class CSMTrainConfig(JsonConfig):
     """What is learned and how the terms are weighed.
 
-    `depth_share` of the frames go through the depth decoder, drawn afresh each step. The alignment term acts on one
+    `depth_share` of the frames go through the depth decoder, drawn afresh each step. `history_masking` is the share of
+    audio rows that the backbone does not get to see, so that it reads the text instead of continuing what it knows by
+    heart. The alignment term acts on one
     head of backbone layer `alignment_layer` and fades out linearly until progress `alignment_until`; a weight of 0
     turns it off.
     """
@@ -34,6 +36,7 @@ class CSMTrainConfig(JsonConfig):
     depth_share: float = 1 / 16
     depth_weight: float = 0.5
     dropout: float = 0.0
+    history_masking: float = 0.0
     alignment_weight: float = 0.0
     alignment_layer: int = 2
     alignment_width: float = 0.1
@@ -125,8 +128,12 @@ def train_csm(
 def training_losses(config: CSMTrainConfig, model: CSM, batch: CSMBatch, progress: float) -> dict[str, Tensor]:
     """The named losses of one batch; draws the depth decoder's frames from torch's global generator."""
     fade = max(0.0, 1 - progress / max(config.alignment_until, 1e-9)) if config.alignment_weight else 0.0
+    mask = batch.mask
+    if config.history_masking:
+        hidden_rows = batch.scored & (torch.rand(batch.scored.shape) < config.history_masking).to(mask.device)
+        mask = mask & ~hidden_rows[..., None]
     with probing(model, config.alignment_layer) as probe:
-        hidden = model(batch.tokens, batch.mask)
+        hidden = model(batch.tokens, mask)
     loss = csm_loss(model, batch.tokens, batch.mask, batch.scored, depth_share=config.depth_share, hidden=hidden)
     losses = {"codebook0": loss.codebook0, "depth": loss.depth, "loss": loss.total(config.depth_weight)}
     if fade:

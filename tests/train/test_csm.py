@@ -1,0 +1,84 @@
+"""The speech model's training step: what is masked, what is learned, and that it learns."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from duologue.config import CSM_PRESETS
+from duologue.model.csm import CSM
+from duologue.train.csm import (
+    CSMBatch,
+    CSMTrainConfig,
+    hidden_matrices,
+    train_csm,
+    training_losses,
+    validation_losses,
+)
+from duologue.train.loop import LoopConfig
+
+
+def make_config(**changes: object) -> CSMTrainConfig:
+    loop = LoopConfig(num_steps=30, learning_rate=3e-3, warmup_steps=2, save_every=100, log_every=10)
+    config = CSMTrainConfig(model=CSM_PRESETS["tiny"], loop=loop, depth_share=1.0, alignment_layer=1)
+    return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
+
+
+def make_batch(seed: int = 0) -> CSMBatch:
+    """Four sequences of one turn, four text rows and five frames that repeat the first text id."""
+    generator = torch.Generator().manual_seed(seed)
+    slots = CSM_PRESETS["tiny"].num_codebooks + 1
+    tokens = torch.zeros(4, 10, slots, dtype=torch.int64)
+    mask = torch.zeros(4, 10, slots, dtype=torch.bool)
+    tokens[:, :4, -1] = torch.randint(1, 60, (4, 4), generator=generator)
+    tokens[:, 4:9, :-1] = tokens[:, 0, -1][:, None, None]
+    mask[:, :4, -1] = True
+    mask[:, 4:, :-1] = True
+    scored = mask[..., 0]
+    return CSMBatch(tokens, mask, scored, torch.zeros(4, 10, dtype=torch.int64))
+
+
+def test_masked_history_changes_inputs_and_not_targets() -> None:
+    torch.manual_seed(0)
+    model = CSM(CSM_PRESETS["tiny"])
+    batch = make_batch()
+    whole = training_losses(make_config(history_masking=1.0), model, batch, 0.0)
+    # With every audio row hidden, what the rows hold does not reach the backbone: only the targets are left.
+    other = dataclasses.replace(batch, tokens=batch.tokens.clone())
+    other.tokens[:, 4:9, 1:-1] += 1
+    changed = training_losses(make_config(history_masking=1.0), model, other, 0.0)
+    torch.testing.assert_close(whole["codebook0"], changed["codebook0"])
+    assert not torch.isclose(whole["depth"], changed["depth"])
+    seen = training_losses(make_config(), model, batch, 0.0)
+    assert not torch.isclose(seen["codebook0"], whole["codebook0"])
+
+
+def test_the_alignment_term_fades_out() -> None:
+    torch.manual_seed(0)
+    model = CSM(CSM_PRESETS["tiny"])
+    config = make_config(alignment_weight=1.0, alignment_until=0.5)
+    early, half, late = (training_losses(config, model, make_batch(), at) for at in (0.0, 0.25, 0.5))
+    plain = early["loss"] - early["alignment"]
+    torch.testing.assert_close(half["loss"], plain + 0.5 * early["alignment"])
+    torch.testing.assert_close(late["loss"], plain)
+    assert "alignment" not in late
+
+
+@pytest.mark.parametrize("muon_learning_rate", [0.0, 0.01])
+def test_it_learns_to_read(tmp_path: Path, muon_learning_rate: float) -> None:
+    config = make_config()
+    loop = dataclasses.replace(config.loop, muon_learning_rate=muon_learning_rate, num_steps=60)
+    config = dataclasses.replace(config, loop=loop)
+    model = train_csm(config, lambda index, progress: make_batch(index % 3), tmp_path, quiet=True)
+    losses = validation_losses(model, [make_batch(index) for index in range(3)])
+    assert losses["codebook0"] < 2.0  # from log(67) = 4.2
+    assert losses["depth"] < 2.5
+
+
+def test_muon_gets_the_matrices_of_the_transformers_alone() -> None:
+    model = CSM(CSM_PRESETS["tiny"])
+    names = hidden_matrices(model)
+    assert "backbone.layers.0.attention.q_proj.weight" in names
+    assert "projection.weight" in names
+    assert not [name for name in names if "embeddings" in name or "head" in name or "norm" in name]
