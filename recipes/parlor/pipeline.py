@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from copy import deepcopy
@@ -10,12 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from safetensors.torch import load_file
 from torch import nn
 
 from duologue.checkpoints import load_codec, save_checkpoint
 from duologue.codec.mimi import Mimi
-from duologue.config import CSMConfig
 from duologue.data.conversations import SequenceBatch, SequenceSampler, TurnStore
 from duologue.data.corpus import PcmStore, Recording, read_manifests
 from duologue.data.crops import CropSampler
@@ -211,20 +208,3 @@ def rounded(module: ModuleType) -> ModuleType:
     for parameter in copy.parameters():
         parameter.data = parameter.data.bfloat16()
     return copy
-
-
-def load_trained(work: Work, config: CSMConfig) -> CSM:
-    """The averaged weights of the last checkpoint of step `csm`, while it trains or after."""
-    folder = work.path("csm") / "last"
-    if not (folder / "state.json").exists():
-        raise TrainingError(f"no training run in {folder}")
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    saved = CSMTrainConfig.from_dict(state["description"]["config"])
-    if saved.model != config:
-        raise TrainingError(f"{folder} holds a model of another configuration")
-    tensors = load_file(folder / "state.safetensors")
-    model = CSM(config)
-    model.load_state_dict(
-        {name.removeprefix("average."): t for name, t in tensors.items() if name.startswith("average.")}
-    )
-    return model.eval()
