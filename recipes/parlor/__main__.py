@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("--corpus", type=Path, default=Path("../shared/corpus"), help="folders with manifest-*.jsonl")
     parser.add_argument("--work", type=Path, default=Path("runs/parlor"), help="where the steps leave their results")
     parser.add_argument("--out", type=Path, help="where the checkpoint goes (default: WORK/parlor)")
-    parser.add_argument("--codec-minutes", type=float, default=35, help="computing time for the codec")
+    parser.add_argument("--codec-minutes", type=float, default=55, help="computing time for the codec")
     parser.add_argument("--csm-minutes", type=float, default=60, help="computing time for the speech model")
     parser.add_argument("--whisper", type=Path, help="a CTranslate2 Whisper folder (default: that of the wheels)")
     parser.add_argument("--no-features", action="store_true", help="train the codec without Whisper's features")
@@ -45,19 +45,20 @@ def main() -> int:
 def run(arguments: argparse.Namespace, report: pipeline.Report) -> None:
     """All steps in order."""
     work = pipeline.Work(arguments.corpus, arguments.work, arguments.threads)
-    codec_config = configs.codec_training(minutes=arguments.codec_minutes)
-    store = pipeline.decode_recordings(work, codec_config.model.sample_rate)
+    stages = configs.codec_training(minutes=arguments.codec_minutes)
+    codec_model = stages.sound.model
+    store = pipeline.decode_recordings(work, codec_model.sample_rate)
     report(f"pcm: {len(store)} recordings, {len(store.skipped)} skipped")
     features = None
     if not arguments.no_features:
-        features = pipeline.listen(work, store, codec_config.model.frame_rate, arguments.whisper, report)
-    codec = pipeline.make_codec(work, codec_config, store, features)
+        features = pipeline.listen(work, store, codec_model.frame_rate, arguments.whisper, report)
+    codec = pipeline.make_codec(work, stages, store, features)
     report("codec: trained")
     turns = pipeline.encode_corpus(work, codec, store, report)
     config = configs.csm_training(
         configs.csm_model(pipeline.text_vocab_size(work), codec.config), minutes=arguments.csm_minutes
     )
-    model = pipeline.make_csm(work, config, turns)
+    model = pipeline.make_csm(work, config, turns, codec)
     report("csm: trained")
     destination = arguments.out or work.path("parlor")
     pipeline.export(work, model, codec, turns, destination)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from duologue.config import CSMConfig, MimiConfig, TransformerConfig
 from duologue.train.codec import CodecTrainConfig
 from duologue.train.csm import CSMTrainConfig
+from duologue.train.decoder import DecoderTrainConfig
 from duologue.train.loop import LoopConfig
+from duologue.train.units import UnitTrainConfig
 from recipes.parlor.text import TEXT
 
 RESERVED_AUDIO_IDS = 3
+NUM_UNITS = 512
 
 
 def codec_model() -> MimiConfig:
@@ -32,22 +37,56 @@ def codec_model() -> MimiConfig:
     )
 
 
-def codec_training(*, minutes: float, num_steps: int = 20_000) -> CodecTrainConfig:
-    """For two cores: 1.6 s crops, bfloat16 where the processor has it, a budget of minutes."""
-    loop = LoopConfig(
+@dataclass(frozen=True)
+class CodecStages:
+    """The codec learns to sound, then its semantic codebook learns words, then its decoder gets used to the codes."""
+
+    sound: CodecTrainConfig
+    words: UnitTrainConfig
+    decoder: DecoderTrainConfig
+    num_units: int = NUM_UNITS
+
+
+def codec_training(*, minutes: float, num_steps: int = 20_000) -> CodecStages:
+    """For two cores: 1.6 s crops, bfloat16 where the processor has it, `minutes` for the three stages together."""
+    sound = LoopConfig(
         num_steps=num_steps,
         learning_rate=1.2e-3,
         muon_learning_rate=3e-3,
         warmup_steps=60,
-        budget_minutes=minutes,
+        budget_minutes=0.56 * minutes,
         autocast="bfloat16",
         ema_decay=0.998,
         save_every=250,
         evaluate_every=500,
         final_lr_share=0.03,
     )
-    return CodecTrainConfig(
-        model=codec_model(), loop=loop, distillation_weight=2.0, revive_below=0.01, codebook_decay=0.98
+    # AdamW alone: nothing here needs to move far, and Muon's even steps drove the acoustic latent apart.
+    words = replace(
+        sound,
+        learning_rate=1e-3,
+        muon_learning_rate=0.0,
+        weight_decay=0.02,
+        warmup_steps=50,
+        budget_minutes=0.31 * minutes,
+        final_lr_share=0.02,
+    )
+    decoder = replace(
+        sound,
+        learning_rate=6e-4,
+        muon_learning_rate=1.5e-3,
+        weight_decay=0.1,
+        warmup_steps=20,
+        budget_minutes=0.13 * minutes,
+        ema_decay=0.995,
+        final_lr_share=0.02,
+    )
+    return CodecStages(
+        CodecTrainConfig(
+            model=codec_model(), loop=sound, distillation_weight=0.0, revive_below=0.01, codebook_decay=0.98
+        ),
+        UnitTrainConfig(loop=words),
+        DecoderTrainConfig(loop=decoder),
     )
 
 
@@ -77,11 +116,12 @@ def csm_model(text_vocab_size: int, codec: MimiConfig) -> CSMConfig:
 
 
 def csm_training(model: CSMConfig, *, minutes: float, num_steps: int = 40_000) -> CSMTrainConfig:
-    """For two cores: a quarter of the frames through the depth decoder, the alignment term for the first third."""
+    """For two cores: half of the frames through the depth decoder, the alignment term for the first third."""
     loop = LoopConfig(
         num_steps=num_steps,
         learning_rate=2e-3,
         muon_learning_rate=4e-3,
+        weight_decay=0.1,
         warmup_steps=60,
         budget_minutes=minutes,
         autocast="bfloat16",
@@ -93,7 +133,9 @@ def csm_training(model: CSMConfig, *, minutes: float, num_steps: int = 40_000) -
     return CSMTrainConfig(
         model=model,
         loop=loop,
-        depth_share=0.25,
+        depth_share=0.5,
+        dropout=0.1,
+        history_masking=0.2,
         alignment_weight=0.3,
         alignment_layer=2,
         alignment_until=0.35,

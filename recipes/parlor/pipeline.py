@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from torch import nn
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from duologue.checkpoints import load_codec, save_checkpoint
 from duologue.codec.mimi import Mimi
@@ -21,8 +23,11 @@ from duologue.data.teacher import WhisperTeacher, bundled_whisper, feature_stati
 from duologue.engine.voices import codec_fingerprint
 from duologue.errors import TrainingError
 from duologue.model.csm import CSM
-from duologue.train.codec import CodecBatch, CodecTrainConfig, train_codec
+from duologue.train.codec import CodecBatch, train_codec
 from duologue.train.csm import CSMBatch, CSMTrainConfig, train_csm, validation_losses
+from duologue.train.decoder import train_decoder
+from duologue.train.units import find_units, train_units
+from recipes.parlor.configs import CodecStages
 from recipes.parlor.text import build_tokenizer
 from recipes.parlor.voices import write_voices
 
@@ -31,8 +36,10 @@ ModuleType = TypeVar("ModuleType", bound=nn.Module)
 CROP_FRAMES = 20
 CROPS_PER_BATCH = 8
 SEQUENCE_LENGTHS = (96, 144, 208, 304, 448)
-BATCH_ROWS = 3000
+BATCH_ROWS = 2400
 VALIDATION_EVERY = 60
+UNITS_FROM_EVERY = 3
+UNIT_POINTS = 100_000
 # The corpus is mostly one voice shifted; these shares, by folder, let every voice be heard.
 FOLDER_WEIGHTS = {"train": 2.0, "kathleen": 1.0, "train_joe": 0.6}
 
@@ -84,30 +91,52 @@ def listen(work: Work, store: PcmStore, frame_rate: float, whisper: Path | None,
     return folder
 
 
-def make_codec(work: Work, config: CodecTrainConfig, store: PcmStore, features: Path | None) -> Mimi:
-    """Step `codec`: trains, or resumes, or loads what an earlier run finished."""
+def make_codec(work: Work, stages: CodecStages, store: PcmStore, features: Path | None) -> Mimi:
+    """Step `codec`: trains, or resumes, or loads what an earlier run finished.
+
+    Without `features` the semantic codebook is one more acoustic one.
+    """
     folder = work.path("codec")
     if (folder / "model" / "config.json").exists():
         return load_codec(folder / "model")
-    sampler = CropSampler(
-        store,
-        frame_size=config.model.frame_size,
-        num_frames=CROP_FRAMES,
-        batch_size=CROPS_PER_BATCH,
-        seed=config.loop.seed + 1,
-        weights=[FOLDER_WEIGHTS.get(Path(name).parent.name, 1.0) for name in store.names],
-        features=features,
-        feature_dim=config.teacher_dim,
-        feature_statistics=None if features is None else feature_statistics(features),
-    )
+    model, seed = stages.sound.model, stages.sound.loop.seed
+    statistics = None if features is None else feature_statistics(features)
 
-    def batches(index: int) -> CodecBatch:
-        pcm, teacher = sampler(index)
-        return CodecBatch(pcm, teacher)
+    def sampler(number: int) -> CropSampler:
+        return CropSampler(
+            store,
+            frame_size=model.frame_size,
+            num_frames=CROP_FRAMES,
+            batch_size=CROPS_PER_BATCH,
+            seed=seed + number,
+            weights=[FOLDER_WEIGHTS.get(Path(name).parent.name, 1.0) for name in store.names],
+            features=features,
+            feature_dim=stages.sound.teacher_dim,
+            feature_statistics=statistics,
+        )
 
-    codec = train_codec(config, batches, folder)
+    draw_sound, draw_words, draw_decoder = (sampler(number) for number in (1, 2, 3))
+    codec = train_codec(stages.sound, lambda index: CodecBatch(*draw_sound(index)), folder / "sound")
+    if features is not None:
+        units = work_units(folder / "units.npy", features, stages.num_units, seed=seed)
+        codec = train_units(stages.words, codec, units, lambda index: CodecBatch(*draw_words(index)), folder / "words")
+        codec = train_decoder(stages.decoder, codec, lambda index: draw_decoder(index)[0], folder / "decoder")
     save_checkpoint(folder / "model", "native", codec=codec)
     return codec
+
+
+def work_units(path: Path, features: Path, count: int, *, seed: int) -> Tensor:
+    """The units of the teacher's features `[count, F]`, standardized as the crops are; kept in `path`."""
+    if path.exists():
+        return torch.from_numpy(np.load(path))
+    mean, deviation = feature_statistics(features)
+    chosen = sorted(features.glob("*.npy"))[::UNITS_FROM_EVERY]
+    points = (np.concatenate([np.load(file) for file in chosen]).astype(np.float32) - mean) / deviation
+    order = np.random.default_rng(seed).permutation(len(points))[:UNIT_POINTS]
+    units = find_units(torch.from_numpy(points[order]), count, seed=seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, units.numpy())
+    return units
 
 
 def encode_corpus(work: Work, codec: Mimi, store: PcmStore, report: Report) -> TurnStore:
@@ -134,8 +163,10 @@ def voice_weights(turns: TurnStore) -> dict[str, float]:
     return {voice: math.sqrt(mean / count) for voice, count in frames.items()}
 
 
-def make_csm(work: Work, config: CSMTrainConfig, turns: TurnStore, initial: CSM | None = None) -> CSM:
-    """Step `csm`: trains, or resumes; `initial` gives the weights to start from."""
+def make_csm(
+    work: Work, config: CSMTrainConfig, turns: TurnStore, codec: Mimi | None = None, initial: CSM | None = None
+) -> CSM:
+    """Step `csm`: trains, or resumes; `initial` gives the weights to start from, `codec` the likeness of codes."""
     tokenizer = build_tokenizer(work.path("csm"))
     prepared: dict[str, str] = {}
 
@@ -176,6 +207,7 @@ def make_csm(work: Work, config: CSMTrainConfig, turns: TurnStore, initial: CSM 
         batches,
         work.path("csm"),
         initial=None if initial is None else initial.state_dict(),
+        codebooks=[] if codec is None else codec.codebook_vectors(),
         evaluate=evaluate,
     )
 
@@ -191,15 +223,17 @@ def text_vocab_size(work: Work) -> int:
 
 
 def export(work: Work, model: CSM, codec: Mimi, turns: TurnStore, destination: Path) -> None:
-    """Step `export`: the native checkpoint with bfloat16 weights (codebooks in float32), its tokenizer and voices."""
+    """Step `export`: the native checkpoint with bfloat16 weights, its tokenizer and voices."""
+    shipped = rounded(codec)
+    round_codebooks(shipped)
     save_checkpoint(
         destination,
         "native",
         model=rounded(model),
-        codec=rounded(codec),
+        codec=shipped,
         tokenizer_path=work.path("csm") / "tokenizer.json",
     )
-    write_voices(destination / "voices", turns, codec)
+    write_voices(destination / "voices", turns, shipped)
 
 
 def rounded(module: ModuleType) -> ModuleType:
@@ -208,3 +242,13 @@ def rounded(module: ModuleType) -> ModuleType:
     for parameter in copy.parameters():
         parameter.data = parameter.data.bfloat16()
     return copy
+
+
+@torch.no_grad()
+def round_codebooks(codec: Mimi) -> None:
+    """Makes every codebook its vectors in bfloat16, each with a usage of one, instead of running sums in float32."""
+    for stack in (codec.quantizer.semantic, codec.quantizer.acoustic):
+        for codebook in stack:
+            vectors = codebook.vectors.bfloat16()
+            codebook.embedding_sum = vectors
+            codebook.cluster_usage = torch.ones_like(codebook.cluster_usage, dtype=torch.bfloat16)

@@ -3,6 +3,8 @@
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -237,3 +239,16 @@ def test_inspect_tells_without_loading(tiny: Tiny) -> None:
             assert found["tokenizer"] == "tokenizer.json"
         else:
             assert found["csm"] is None and found["tokenizer"] is None
+
+
+def test_building_a_model_leaves_the_compiler_alone() -> None:
+    """Random initial values on the meta device would import torch's compiler: seconds, at every start of a command."""
+    program = (
+        "import sys; from duologue.checkpoints import layouts; from duologue.config import CSM_PRESETS, MIMI_PRESETS\n"
+        "model = layouts.build_csm(CSM_PRESETS['csm-1b'])\n"
+        "codec = layouts.build_codec(next(iter(MIMI_PRESETS.values())))\n"
+        "assert all(p.is_meta for m in (model, codec) for p in m.parameters())\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

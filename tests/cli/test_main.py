@@ -6,9 +6,9 @@ import warnings
 import pytest
 import typer.testing
 
-from duologue.cli import options, speak, terminal
+from duologue.cli import files, options, speak, terminal
 from duologue.cli.main import create_app
-from duologue.errors import CodeError
+from duologue.errors import CodeError, OptionError
 from tests.cli.conftest import Run
 from tests.cli.helpers import assert_refused, lines_of
 
@@ -91,7 +91,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def fail(argument: str) -> str:
         raise error
 
-    monkeypatch.setattr(options, "read_text_argument", fail)
+    monkeypatch.setattr(files, "read_text_argument", fail)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_warnings_of_the_library_are_notes(run: Run, monkeypatch: pytest.MonkeyP
         warnings.warn("a foreign one", FutureWarning, stacklevel=1)
         raise CodeError("the end")
 
-    monkeypatch.setattr(options, "read_text_argument", warn)
+    monkeypatch.setattr(files, "read_text_argument", warn)
     result = run("speak", "hello")
     assert lines_of(result.stderr) == ["note: cut at --max-seconds", "error: the end"]
 
@@ -156,10 +156,10 @@ def test_one_line() -> None:
 
 def test_closed_streams_are_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", None)
-    with pytest.raises(options.OptionError, match="standard input is closed"):
+    with pytest.raises(OptionError, match="standard input is closed"):
         terminal.read_standard_input()
     monkeypatch.setattr("sys.stdout", None)
-    with pytest.raises(options.OptionError, match="standard output is closed"):
+    with pytest.raises(OptionError, match="standard output is closed"):
         terminal.StandardOutput()
     monkeypatch.setattr("sys.stderr", None)
     terminal.say("nobody hears this")
@@ -170,7 +170,7 @@ def test_closed_streams_are_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_terminal_is_no_player(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    with pytest.raises(options.OptionError, match="terminal"):
+    with pytest.raises(OptionError, match="terminal"):
         terminal.StandardOutput()
 
 

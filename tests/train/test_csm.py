@@ -11,6 +11,7 @@ from duologue.model.csm import CSM
 from duologue.train.csm import (
     CSMBatch,
     CSMTrainConfig,
+    embed_codebooks,
     hidden_matrices,
     train_csm,
     training_losses,
@@ -52,6 +53,26 @@ def test_masked_history_changes_inputs_and_not_targets() -> None:
     assert not torch.isclose(whole["depth"], changed["depth"])
     seen = training_losses(make_config(), model, batch, 0.0)
     assert not torch.isclose(seen["codebook0"], whole["codebook0"])
+
+
+def test_codes_that_sound_alike_start_alike() -> None:
+    torch.manual_seed(0)
+    model = CSM(CSM_PRESETS["tiny"])
+    config = model.config
+    size = model.audio_embeddings.weight.detach().square().mean().sqrt().item()
+    codebooks = []
+    for _ in range(config.num_codebooks):
+        vectors = torch.randn(config.codebook_size, 16)
+        vectors[1] = vectors[0] + 0.01  # two codes next to each other
+        codebooks.append(vectors)
+    embed_codebooks(model, codebooks)
+    tables = model.audio_embeddings.weight.view(config.num_codebooks, config.audio_vocab_size, -1)
+    heads = [model.codebook0_head.weight, *model.audio_head.transpose(1, 2)]
+    for table in (*tables, *heads):
+        similar = torch.nn.functional.cosine_similarity(table[:1], table[1 : config.codebook_size], dim=-1)
+        assert similar[0] > 0.99 and similar[1:].abs().mean() < 0.5
+    now = model.audio_embeddings.weight.detach().square().mean().sqrt().item()
+    assert now == pytest.approx(size, rel=0.2)
 
 
 def test_the_alignment_term_fades_out() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from duologue.checkpoints import csm_config, moshi_mimi, native, sesame, transformers_csm, transformers_mimi
 from duologue.checkpoints.io import PICKLE_SUFFIXES, TensorFiles, read_json, sharded
@@ -63,15 +64,27 @@ class Contents:
     tokenizer: Path | None
 
 
+class _NoInitialValues(TorchFunctionMode):
+    """Skips `torch.nn.init`: random draws on the meta device import torch's compiler, seconds for values not kept."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        if getattr(func, "__module__", None) == torch.nn.init.__name__:
+            return named["tensor"] if "tensor" in named else args[0]
+        return func(*args, **named)
+
+
 def build_csm(config: CSMConfig) -> CSM:
     """The speech model without memory for its tensors."""
-    with torch.device("meta"):
+    with torch.device("meta"), _NoInitialValues():
         return CSM(config)
 
 
 def build_codec(config: MimiConfig) -> Mimi:
     """The codec without memory for its tensors."""
-    with torch.device("meta"):
+    with torch.device("meta"), _NoInitialValues():
         return Mimi(config)
 
 

@@ -50,7 +50,8 @@ def save_checkpoint(
     """Writes a checkpoint folder in one of `LAYOUTS` and returns it. It appears whole or not at all.
 
     Tensors keep their dtype unless `dtype` (the speech model's) or `codec_dtype` says otherwise; the codebooks' sums
-    are always float32. `max_shard_bytes` bounds the files of transformers' layouts; the others have one per network.
+    keep it even then, and are float32 in all layouts but the native one. `max_shard_bytes` bounds the files of
+    transformers' layouts; the others have one per network.
     `tokenizer_path` is copied as `tokenizer.json`, and `voices_folder` as `voices/` (native only).
 
     Raises `OptionError` for an unknown layout or a missing part, and `CheckpointError` when the folder is already there
@@ -191,7 +192,7 @@ def _tensors_codec(layout: str, codec: Mimi, dtype: torch.dtype | None) -> Itera
     state = codec.state_dict()
     for name, tensor in state.items():
         if name.endswith(_KEPT_FLOAT32):
-            state[name] = tensor.float()
+            state[name] = tensor if layout == "native" else tensor.float()
         elif dtype is not None:
             state[name] = tensor.to(dtype)
     yield from write(codec_links(layout, codec), state)

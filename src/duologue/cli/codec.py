@@ -3,12 +3,13 @@
 import math
 import sys
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from duologue.cli import codes as code_files
-from duologue.cli import options, report, terminal
+from duologue.cli import files, groups, options, report, terminal
 from duologue.errors import CodeError, OptionError
 
 if TYPE_CHECKING:
@@ -46,11 +47,18 @@ CodecModel = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class CodecSource(options.ModelSource):
+    """Which codec to load."""
+
+    model: CodecModel = None
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = options.command_group(_HELP)
-    group.command("encode")(encode)
-    group.command("decode")(decode)
+    group.command("encode")(groups.grouped(encode))
+    group.command("decode")(groups.grouped(decode))
     app.add_typer(group, name="codec")
 
 
@@ -68,13 +76,10 @@ def encode(
         ),
     ],
     codebooks: Codebooks = None,
-    model: CodecModel = None,
-    revision: options.Revision = None,
-    offline: options.Offline = False,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    *,
+    source: CodecSource,
+    machine: options.Machine,
+    messages: options.Messages,
 ) -> None:
     """Turn a recording into codes: one integer tensor named codes, codebooks by frames.
 
@@ -91,9 +96,8 @@ def encode(
 
     from duologue.audio import read_audio
 
-    recording = read_audio(options.audio_source(audio))  # before the model: bad input is told at once
-    choice = options.ModelChoice(model=model, revision=revision, offline=offline, device=device, threads=threads)
-    codec = options.load_codec(choice, quiet)
+    recording = read_audio(files.audio_source(audio))  # before the model: bad input is told at once
+    codec = options.load_codec(source, machine, messages.quiet)
     num_codebooks = _count(codebooks, codec.num_codebooks)
 
     import torch
@@ -109,7 +113,7 @@ def encode(
     started = time.perf_counter()
     state = codec.init_encoder_state(1)
     parts = []
-    with terminal.progress(not quiet) as show:
+    with terminal.progress(not messages.quiet) as show:
         for index in range(0, len(pcm), piece):
             show(f"{index / codec.sample_rate:.0f} of {num_samples / codec.sample_rate:.0f} s encoded …")
             part = pcm[None, None, index : index + piece].to(device_of)
@@ -127,7 +131,7 @@ def encode(
         stream.write(data)
     else:
         code_files.write_atomically(output, data)
-    _finish(output, codec, encoded.shape, num_samples, total_s, as_json, quiet)
+    _finish(output, codec, encoded.shape, num_samples, total_s, messages)
 
 
 def decode(
@@ -136,13 +140,10 @@ def decode(
     ],
     output: options.Output,
     codebooks: Codebooks = None,
-    model: CodecModel = None,
-    revision: options.Revision = None,
-    offline: options.Offline = False,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    *,
+    source: CodecSource,
+    machine: options.Machine,
+    messages: options.Messages,
 ) -> None:
     """Turn codes back into sound.
 
@@ -155,16 +156,15 @@ def decode(
       duologue codec decode speech.npy -o rough.wav --codebooks 2
       duologue codec decode speech.npy -o - | aplay -q
     """
-    target = options.audio_target(output)
+    target = files.audio_target(output)
     if codes == "-" and sys.stdin is None:
         raise OptionError("standard input is closed; pipe codes into it")
-    read = code_files.read_codes(options.name_of_input(codes), sys.stdin.buffer if codes == "-" else None)
-    choice = options.ModelChoice(model=model, revision=revision, offline=offline, device=device, threads=threads)
-    codec = options.load_codec(choice, quiet)
+    read = code_files.read_codes(files.name_of_input(codes), sys.stdin.buffer if codes == "-" else None)
+    codec = options.load_codec(source, machine, messages.quiet)
 
     from duologue.audio import StreamWriter
 
-    _check_codes(options.name_of_input(codes), read.codes, codec)
+    _check_codes(files.name_of_input(codes), read.codes, codec)
     wanted = read.codes[: _count(codebooks, len(read.codes))]  # [K, T]
     device_of = next(codec.parameters()).device
     num_samples = wanted.shape[-1] * codec.frame_size
@@ -173,14 +173,14 @@ def decode(
     piece = _piece_frames(codec)
     compute_s = 0.0
     state = codec.init_decoder_state(1)
-    with terminal.progress(not quiet) as show, StreamWriter(target, codec.sample_rate) as writer:
+    with terminal.progress(not messages.quiet) as show, StreamWriter(target, codec.sample_rate) as writer:
         for index in range(0, wanted.shape[-1], piece):
             started = time.perf_counter()
             pcm = codec.decode(wanted[None, :, index : index + piece].to(device_of), state)[0, 0].cpu()  # [S]
             compute_s += time.perf_counter() - started
             writer.write(pcm[: num_samples - writer.num_samples])
             show(f"{writer.num_samples / codec.sample_rate:.0f} of {num_samples / codec.sample_rate:.0f} s decoded …")
-    _finish(output, codec, wanted.shape, num_samples, compute_s, as_json, quiet)
+    _finish(output, codec, wanted.shape, num_samples, compute_s, messages)
 
 
 def _check_codes(name: str, codes: "Tensor", codec: "Mimi") -> None:
@@ -205,13 +205,13 @@ def _piece_frames(codec: "Mimi") -> int:
 
 
 def _finish(
-    output: str, codec: "Mimi", shape: Any, num_samples: int, total_s: float, as_json: bool, quiet: bool
+    output: str, codec: "Mimi", shape: Any, num_samples: int, total_s: float, messages: options.Messages
 ) -> None:
     """The last line of either command."""
     num_codebooks, num_frames = shape
     seconds = num_samples / codec.sample_rate
     bitrate = codec.frame_rate * num_codebooks * math.log2(codec.config.codebook_size)
-    if as_json:
+    if messages.as_json:
         payload = {
             "output": output,
             "seconds": seconds,
@@ -224,7 +224,7 @@ def _finish(
             "real_time_factor": report.real_time_factor(total_s, seconds),
         }
         terminal.emit_json(payload, report.json_stream(output))
-    elif not quiet:
+    elif not messages.quiet:
         terminal.say(
             f"{report.name_of(output)}: {num_frames} frames of {num_codebooks} codes, {bitrate / 1000:.2f} kbit/s, "
             + report.timing(seconds, total_s, None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from duologue.cli import options, report, scripts, terminal
+from duologue.cli import files, groups, options, report, scripts, terminal
 from duologue.errors import AudioError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _NAME_WIDTH: Final = 24
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("converse")(converse)
+    app.command("converse")(groups.grouped(converse))
 
 
 def converse(
@@ -64,18 +64,11 @@ def converse(
             metavar="DIR", help="Also write every turn to a file of its own in this folder.", show_default=False
         ),
     ] = None,
-    seed: options.Seed = None,
-    temperature: options.Temperature = options.DEFAULT_TEMPERATURE,
-    topk: options.TopK = options.DEFAULT_TOPK,
-    max_seconds: options.MaxSeconds = options.DEFAULT_MAX_SECONDS,
-    no_normalize: options.NoNormalize = False,
-    model: options.Model = None,
-    revision: options.Revision = None,
-    offline: options.Offline = False,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    *,
+    sampling: options.Sampling,
+    source: options.ModelSource,
+    machine: options.Machine,
+    messages: options.Messages,
 ) -> None:
     """Speak a written conversation: every turn is said with the turns before it in mind.
 
@@ -99,27 +92,21 @@ def converse(
       duologue converse talk.yaml -o talk.mp3 --voice A=NAME --voice B=NAME
       echo "A: Knock, knock." | duologue converse - -o - | aplay -q
     """
-    target = options.audio_target(output)
+    target = files.audio_target(output)
     read = scripts.read_script(script)
     recordings = scripts.read_recordings(script, read)
     prompts = scripts.read_prompts(script, read.voices)
     names = list(dict.fromkeys(turn.speaker for turn in read.turns))
     chosen = scripts.parse_voice_options(voice or [], names)
     pause_s = options.number_in("--pause", pause, 0, _MOST_PAUSE_SECONDS)
-    defaults = {
-        "max_audio_length_ms": options.cap_ms(max_seconds),
-        "temperature": temperature,
-        "topk": topk,
-        "normalize": False if no_normalize else None,
-    }
+    defaults, seed = sampling.arguments(), sampling.seed
     # The same seed for every turn would say the same words in the same way each time; so the turn's number is added.
     per_turn = [
         defaults | {"seed": None if seed is None else (seed + index if 0 <= seed <= _MAX_SEED - index else seed)}
         for index in range(len(read.turns))
     ]
     with _turns_folder(turns_dir) as folder:
-        choice = options.ModelChoice(model=model, revision=revision, offline=offline, device=device, threads=threads)
-        generator = options.load_generator(choice, quiet)
+        generator = options.load_generator(source, machine, messages.quiet)
         cast = _cast(read, scripts.speaker_voices(generator, read, prompts, chosen), chosen)
         plan = [
             _PlannedTurn(
@@ -137,8 +124,8 @@ def converse(
         from duologue.engine.conversation import Conversation
 
         conversation = Conversation(generator, cast.voices)
-        run = _Run(conversation, generator.sample_rate, show_lines=not quiet and not as_json)
-        with terminal.progress(not quiet) as show, StreamWriter(target, generator.sample_rate) as writer:
+        run = _Run(conversation, generator.sample_rate, show_lines=not messages.quiet and not messages.as_json)
+        with terminal.progress(not messages.quiet) as show, StreamWriter(target, generator.sample_rate) as writer:
             for number, planned in enumerate(plan, start=1):
                 if number > 1:
                     _write_silence(writer, pause_s)
@@ -148,10 +135,10 @@ def converse(
                     run.files.append(f"{number:02}-{_file_name(planned.turn.speaker)}.wav")
                     write_audio(folder / run.files[-1], audio, generator.sample_rate)
         seconds = writer.num_samples / generator.sample_rate
-    if as_json:
+    if messages.as_json:
         payload = {"output": output, "sample_rate": generator.sample_rate, "seconds": seconds}
         terminal.emit_json(payload | run.describe(plan, turns_dir), report.json_stream(output))
-    elif not quiet:
+    elif not messages.quiet:
         timing = report.timing(run.spoken_s, run.compute_s, run.first_audio_s)
         pauses = f", {seconds:.2f} s with pauses" if len(plan) > 1 else ""
         terminal.say(f"{report.name_of(output)}: {timing}{pauses}{report.ending(run.speeches)}")

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from duologue.cli import doctor, options, terminal
+from duologue.cli import doctor, groups, options, terminal
 from duologue.errors import CheckpointError
 
 # What may lie in a folder that --force replaces: anything else was not put there by a conversion.
@@ -17,7 +17,7 @@ _CHECKPOINT_FOLDERS: Final = ("voices", "prompts")
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("convert")(convert)
+    app.command("convert")(groups.grouped(convert))
 
 
 def convert(
@@ -30,8 +30,8 @@ def convert(
     force: Annotated[bool, typer.Option("--force", help="Replace a checkpoint that is at DST already.")] = False,
     revision: options.Revision = None,
     offline: options.Offline = False,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    *,
+    messages: options.Messages,
 ) -> None:
     """Write a checkpoint in another format, so that another program can load it.
 
@@ -45,18 +45,18 @@ def convert(
       duologue convert my-model my-codec --to moshi-mimi
     """
     check_destination(source, Path(destination), force)
-    with terminal.progress(not quiet) as show:
+    with terminal.progress(not messages.quiet) as show:
         show("converting …")
         from duologue import checkpoints
 
-        options.quiet_hub(show_downloads=options.is_watched(quiet))
+        options.quiet_hub(show_downloads=options.is_watched(messages.quiet))
         started = time.perf_counter()
         checkpoints.convert(source, destination, to, overwrite=force, revision=revision, offline=offline)
     seconds = time.perf_counter() - started
     size = doctor.disk_size(Path(destination))
-    if as_json:
+    if messages.as_json:
         terminal.emit_json({"output": destination, "format": to, "bytes": size, "total_seconds": seconds}, sys.stdout)
-    elif not quiet:
+    elif not messages.quiet:
         terminal.say(f"{destination}: {to}, {doctor.format_size(size)} in {seconds:.1f} s")
 
 

@@ -7,28 +7,23 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, Final, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from duologue.cli import terminal
-from duologue.errors import OptionError, TextError
+from duologue.errors import OptionError
 
 if TYPE_CHECKING:
-    from duologue.audio.writing import AudioTarget
     from duologue.codec.mimi import Mimi
     from duologue.engine.generator import Generator
 
 HOME_VARIABLE: Final = "DUOLOGUE_HOME"
 HELP_OPTIONS: Final = {"help_option_names": ["-h", "--help"]}
 
-# What a person may type or pipe as text; more is a mistake, such as a recording instead of its transcript.
-MAX_TEXT_BYTES: Final = 4 << 20
-
 _MS_PER_SECOND: Final = 1000
 _LEAST_SECONDS: Final = 0.1  # about one frame
 _MOST_SECONDS: Final = 3600.0
-_ANY_RATE: Final = 48_000  # the check of a path needs one; every format allows it
 
 _MODEL_PANEL: Final = "Model"
 _SAMPLING_PANEL: Final = "How it is spoken"
@@ -109,14 +104,48 @@ DEFAULT_MAX_SECONDS: Final = 90.0
 
 
 @dataclass(frozen=True)
-class ModelChoice:
-    """Which model to load, and how."""
+class ModelSource:
+    """Which model to load."""
 
-    model: str | None = None
-    revision: str | None = None
-    offline: bool = False
-    device: str = "auto"
-    threads: int | None = None
+    model: Model = None
+    revision: Revision = None
+    offline: Offline = False
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how it computes."""
+
+    device: Device = "auto"
+    threads: Threads = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a turn is spoken."""
+
+    seed: Seed = None
+    temperature: Temperature = DEFAULT_TEMPERATURE
+    topk: TopK = DEFAULT_TOPK
+    max_seconds: MaxSeconds = DEFAULT_MAX_SECONDS
+    no_normalize: NoNormalize = False
+
+    def arguments(self) -> dict[str, Any]:
+        """For `Generator.stream`, without the seed. Raises `OptionError`."""
+        return {
+            "max_audio_length_ms": cap_ms(self.max_seconds),
+            "temperature": self.temperature,
+            "topk": self.topk,
+            "normalize": False if self.no_normalize else None,
+        }
+
+
+@dataclass(frozen=True)
+class Messages:
+    """What the command says."""
+
+    as_json: AsJson = False
+    quiet: Quiet = False
 
 
 def user_folder() -> Path:
@@ -138,43 +167,43 @@ def user_voices_folder() -> Path:
     return user_folder() / "voices"
 
 
-def load_generator(choice: ModelChoice, quiet: bool) -> "Generator":
+def load_generator(source: ModelSource, machine: Machine, quiet: bool) -> "Generator":
     """The model that was asked for, with the user's voices. Raises `CheckpointError`, `OptionError`."""
-    with _loading(choice, quiet):
+    with _loading(source.model, quiet):
         from duologue.engine.load import load
 
-        _prepare(choice, quiet)
+        _prepare(machine, quiet)
         return load(
-            choice.model,
-            device=choice.device,
-            revision=choice.revision,
-            offline=choice.offline,
+            source.model,
+            device=machine.device,
+            revision=source.revision,
+            offline=source.offline,
             voices_dir=user_voices_folder(),
         )
 
 
-def load_codec(choice: ModelChoice, quiet: bool) -> "Mimi":
+def load_codec(source: ModelSource, machine: Machine, quiet: bool) -> "Mimi":
     """The codec alone. Raises `CheckpointError`, `OptionError`."""
-    with _loading(choice, quiet):
+    with _loading(source.model, quiet):
         from duologue.engine.load import load_codec
 
-        _prepare(choice, quiet)
-        return load_codec(choice.model, device=choice.device, revision=choice.revision, offline=choice.offline)
+        _prepare(machine, quiet)
+        return load_codec(source.model, device=machine.device, revision=source.revision, offline=source.offline)
 
 
 @contextlib.contextmanager
-def _loading(choice: ModelChoice, quiet: bool) -> Iterator[None]:
-    is_here = choice.model is None or Path(choice.model).exists()
+def _loading(model: str | None, quiet: bool) -> Iterator[None]:
+    is_here = model is None or Path(model).exists()
     with terminal.progress(is_here and not quiet) as show:  # a download shows bars of its own
         show("loading the model …")
         yield
 
 
-def _prepare(choice: ModelChoice, quiet: bool) -> None:
-    if choice.threads is not None:
+def _prepare(machine: Machine, quiet: bool) -> None:
+    if machine.threads is not None:
         import torch
 
-        torch.set_num_threads(choice.threads)
+        torch.set_num_threads(machine.threads)
     quiet_hub(show_downloads=is_watched(quiet))
 
 
@@ -206,72 +235,6 @@ def command_group(help_text: str) -> typer.Typer:
             typer.echo(context.get_help())
 
     return group
-
-
-def name_of_input(argument: str) -> str:
-    """How an input file is called in a message."""
-    return "standard input" if argument == "-" else argument
-
-
-def check_utf8(argument: str, name: str) -> str:
-    """Text of the command line. Raises `TextError` where it holds bytes that were not UTF-8."""
-    try:
-        argument.encode("utf-8")
-    except UnicodeEncodeError:
-        raise TextError(f"{name} holds bytes that are not UTF-8; use a UTF-8 terminal, or give a file") from None
-    return argument
-
-
-def read_text_argument(argument: str) -> str:
-    """The text given on the command line, or all of stdin for `-`. Raises `TextError` where it is not UTF-8."""
-    if argument == "-":
-        return decode_text(terminal.read_standard_input(), "standard input")
-    return check_utf8(argument, "the text")
-
-
-def decode_text(data: bytes, name: str) -> str:
-    """`data` as UTF-8 text, with or without a byte order mark. Raises `TextError`, naming the offset of a bad byte."""
-    if len(data) > MAX_TEXT_BYTES:
-        raise TextError(f"{name} is larger than {MAX_TEXT_BYTES >> 20} MiB; expected text to speak")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise TextError(
-            f"{name} is not UTF-8 text: byte 0x{data[error.start]:02x} at offset {error.start}; convert it to UTF-8"
-        ) from None
-
-
-def read_text_file(path: str) -> str:
-    """The text of a file, or of stdin for `-`. Raises `TextError`."""
-    if path == "-":
-        return decode_text(terminal.read_standard_input(), "standard input")
-    try:
-        with open(path, "rb") as handle:
-            data = handle.read(MAX_TEXT_BYTES + 1)
-    except FileNotFoundError:
-        raise TextError(f"{path} does not exist; check the path") from None
-    except IsADirectoryError:
-        raise TextError(f"{path} is a folder; give a text file") from None
-    except (OSError, ValueError) as error:
-        raise TextError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    return decode_text(data, path)
-
-
-def audio_source(argument: str) -> str | bytes:
-    """What `read_audio` takes: a path, or all of stdin for `-`."""
-    return terminal.read_standard_input() if argument == "-" else argument
-
-
-def audio_target(output: str) -> "AudioTarget":
-    """What `StreamWriter` takes. Raises before anything slow is done where a recording cannot be written there."""
-    if output == "-":
-        return cast(BinaryIO, terminal.StandardOutput())
-    from duologue.audio import StreamWriter
-
-    path = Path(output)
-    if path.is_file() or path.is_dir() or not path.exists():  # to open a pipe would be noticed at its other end
-        StreamWriter(output, _ANY_RATE).abort()
-    return output
 
 
 def number_in(name: str, value: float, lowest: float, highest: float) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from duologue.cli import options
+from duologue.cli import files
 from duologue.errors import AudioError, DuologueError, OptionError, ScriptError
 
 if TYPE_CHECKING:
@@ -22,19 +22,19 @@ _PROMPT_NAME: Final = "prompt"
 
 def read_script(path: str) -> "Script":
     """A script from a file, its format by the suffix, or from stdin for `-`. Raises `TextError`, `ScriptError`."""
-    text = options.read_text_file(path)
+    text = files.read_text_file(path)
 
     from duologue.text import parse_script
 
     try:
         return parse_script(text, _FORMATS.get(Path(path).suffix.lower()))
     except ScriptError as error:
-        raise ScriptError(f"{options.name_of_input(path)}, {error}") from None
+        raise ScriptError(f"{files.name_of_input(path)}, {error}") from None
 
 
 def place_of(path: str, number: int, turn: "Turn") -> str:
     """Where a turn stands, for messages: the line where the script has lines, else the number of the turn."""
-    return f"{options.name_of_input(path)}, " + (f"line {turn.line}" if turn.line is not None else f"turn {number}")
+    return f"{files.name_of_input(path)}, " + (f"line {turn.line}" if turn.line is not None else f"turn {number}")
 
 
 def read_recordings(path: str, script: "Script") -> "dict[int, tuple[Tensor, int]]":
@@ -55,7 +55,7 @@ def read_recordings(path: str, script: "Script") -> "dict[int, tuple[Tensor, int
 def read_prompts(path: str, voices: "Mapping[str, str | Prompt]") -> "dict[str, tuple[Tensor, int]]":
     """The recordings of the voices that are given by one, by speaker. Raises `AudioError`, naming the speaker."""
     return {
-        name: _read(path, voice.audio, f"{options.name_of_input(path)}, the voice of {name}")
+        name: _read(path, voice.audio, f"{files.name_of_input(path)}, the voice of {name}")
         for name, voice in voices.items()
         if not isinstance(voice, str)
     }

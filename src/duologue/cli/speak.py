@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from duologue.cli import options, report, scripts, terminal
+from duologue.cli import files, groups, options, report, scripts, terminal
 from duologue.errors import OptionError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _MAX_DIGITS: Final = 10
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("speak")(speak)
+    app.command("speak")(groups.grouped(speak))
 
 
 def speak(
@@ -47,18 +47,11 @@ def speak(
             show_default=False,
         ),
     ] = None,
-    seed: options.Seed = None,
-    temperature: options.Temperature = options.DEFAULT_TEMPERATURE,
-    topk: options.TopK = options.DEFAULT_TOPK,
-    max_seconds: options.MaxSeconds = options.DEFAULT_MAX_SECONDS,
-    no_normalize: options.NoNormalize = False,
-    model: options.Model = None,
-    revision: options.Revision = None,
-    offline: options.Offline = False,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    *,
+    sampling: options.Sampling,
+    source: options.ModelSource,
+    machine: options.Machine,
+    messages: options.Messages,
 ) -> None:
     """Say a text, and write the recording to a file or to a player.
 
@@ -75,38 +68,30 @@ def speak(
         raise OptionError(
             "the text and the --context are both -, but there is one standard input; give one of them a file"
         )
-    words = options.read_text_argument(text)
-    target = options.audio_target(output)
+    words = files.read_text_argument(text)
+    target = files.audio_target(output)
     before = _read_context(context) if context is not None else None
     speaker_id = _speaker_id(speaker, before)
-    sampling: dict[str, Any] = {
-        "max_audio_length_ms": options.cap_ms(max_seconds),
-        "temperature": temperature,
-        "topk": topk,
-        "seed": seed,
-        "normalize": False if no_normalize else None,
-    }
-    generator = options.load_generator(
-        options.ModelChoice(model=model, revision=revision, offline=offline, device=device, threads=threads), quiet
-    )
+    arguments = sampling.arguments() | {"seed": sampling.seed}
+    generator = options.load_generator(source, machine, messages.quiet)
     if before is None:
-        stream = generator.stream(words, speaker_id, voice=voice, **sampling)
+        stream = generator.stream(words, speaker_id, voice=voice, **arguments)
     else:
-        stream = _stream_in_context(generator, before, words, speaker_id, voice, sampling)
+        stream = _stream_in_context(generator, before, words, speaker_id, voice, arguments)
 
     from duologue.audio import StreamWriter
 
-    with terminal.progress(not quiet) as show, StreamWriter(target, generator.sample_rate) as writer, stream:
+    with terminal.progress(not messages.quiet) as show, StreamWriter(target, generator.sample_rate) as writer, stream:
         show("starting …")
         for chunk in stream:
             writer.write(chunk)
             show(f"{writer.num_samples / writer.sample_rate:.1f} s spoken …")
     speech = stream.result
     assert speech is not None
-    if as_json:
+    if messages.as_json:
         payload = {"output": output, "sample_rate": generator.sample_rate, "text": words, "speaker": speaker_id}
         terminal.emit_json(payload | {"voice": voice} | report.describe(speech), report.json_stream(output))
-    elif not quiet:
+    elif not messages.quiet:
         timing = report.timing(speech.duration_s, speech.total_s, speech.first_audio_s)
         terminal.say(f"{report.name_of(output)}: {timing}, seed {speech.seed}{report.ending([speech])}")
 
@@ -143,7 +128,7 @@ def _speaker_id(speaker: str, context: _Context | None) -> int:
 
 
 def _stream_in_context(
-    generator: "Generator", context: _Context, words: str, speaker: int, voice: str | None, sampling: dict[str, Any]
+    generator: "Generator", context: _Context, words: str, speaker: int, voice: str | None, arguments: dict[str, Any]
 ) -> "SpeechStream":
     from duologue.audio import resample
     from duologue.engine.conversation import Conversation
@@ -159,4 +144,4 @@ def _stream_in_context(
             pcm = resample(*context.recordings[index], generator.sample_rate).clamp(-1.0, 1.0)
         with scripts.named_errors(scripts.place_of(context.path, index + 1, turn)):
             conversation.hear(pcm, turn.text, context.speakers[turn.speaker])
-    return conversation.stream_say(words, speaker, **sampling)
+    return conversation.stream_say(words, speaker, **arguments)

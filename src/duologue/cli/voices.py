@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from duologue.cli import options, terminal
+from duologue.cli import files, groups, options, terminal
 
 if TYPE_CHECKING:
     from duologue.engine.voices import Voice, VoiceLibrary
@@ -29,16 +29,15 @@ Examples:
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = options.command_group(_HELP)
-    group.command("list")(list_voices)
-    group.command("add")(add_voice)
-    group.command("remove")(remove_voice)
+    group.command("list")(groups.grouped(list_voices))
+    group.command("add")(groups.grouped(add_voice))
+    group.command("remove")(groups.grouped(remove_voice))
     app.add_typer(group, name="voices")
 
 
 def list_voices(
-    model: options.Model = None,
-    revision: options.Revision = None,
-    offline: options.Offline = False,
+    *,
+    source: options.ModelSource,
     as_json: options.AsJson = False,
 ) -> None:
     """List the voices, in the order in which speakers get them by default.
@@ -50,7 +49,7 @@ def list_voices(
       duologue voices list
       duologue voices list --json
     """
-    library = _library(options.ModelChoice(model=model, revision=revision, offline=offline), quiet=as_json)
+    library = _library(source, options.Machine(), quiet=as_json)
     shipped = set(library.shipped_names)
     found = [_describe(voice, library, voice.name in shipped) for voice in library.list()]
     if as_json:
@@ -72,13 +71,10 @@ def add_voice(
     ],
     text: Annotated[str, typer.Option(help="What is said in the recording, to the letter.")],
     description: Annotated[str, typer.Option(help="A few words that the list shows.")] = "",
-    model: options.Model = None,
-    revision: options.Revision = None,
-    offline: options.Offline = False,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    *,
+    source: options.ModelSource,
+    machine: options.Machine,
+    messages: options.Messages,
 ) -> None:
     """Make a voice of your own from a recording and its transcript.
 
@@ -90,29 +86,26 @@ def add_voice(
       duologue voices add ada ada.wav --text "What Ada says in the recording."
       duologue voices add bob bob.mp3 --text "What Bob says." --description calm
     """
-    transcript = options.check_utf8(text, "--text")
+    transcript = files.check_utf8(text, "--text")
 
     from duologue.audio import read_audio, resample
 
-    recording = read_audio(options.audio_source(audio))  # before the model: bad input is told at once
-    choice = options.ModelChoice(model=model, revision=revision, offline=offline, device=device, threads=threads)
-    library = _library(choice, quiet or as_json)
+    recording = read_audio(files.audio_source(audio))  # before the model: bad input is told at once
+    library = _library(source, machine, messages.quiet or messages.as_json)
     pcm = resample(*recording, library.codec.sample_rate).clamp(-1.0, 1.0)  # [S]
-    voice = library.add(name, pcm, transcript, options.check_utf8(description, "--description"))
+    voice = library.add(name, pcm, transcript, files.check_utf8(description, "--description"))
     described = _describe(voice, library, shipped=False)
-    if as_json:
+    if messages.as_json:
         terminal.emit_json(described | {"folder": str(options.user_voices_folder())}, sys.stdout)
-    elif not quiet:
+    elif not messages.quiet:
         terminal.say(f"{name}: a voice of {described['seconds']:.1f} s in {options.user_voices_folder()}")
 
 
 def remove_voice(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A voice of your own.")],
-    model: options.Model = None,
-    revision: options.Revision = None,
-    offline: options.Offline = False,
-    as_json: options.AsJson = False,
-    quiet: options.Quiet = False,
+    *,
+    source: options.ModelSource,
+    messages: options.Messages,
 ) -> None:
     """Delete a voice of your own.
 
@@ -122,16 +115,16 @@ def remove_voice(
 
       duologue voices remove ada
     """
-    library = _library(options.ModelChoice(model=model, revision=revision, offline=offline), quiet or as_json)
+    library = _library(source, options.Machine(), messages.quiet or messages.as_json)
     library.remove(name)
-    if as_json:
+    if messages.as_json:
         terminal.emit_json({"removed": name}, sys.stdout)
-    elif not quiet:
+    elif not messages.quiet:
         terminal.say(f"{name}: removed")
 
 
-def _library(choice: options.ModelChoice, quiet: bool) -> "VoiceLibrary":
-    return options.load_generator(choice, quiet).voices
+def _library(source: options.ModelSource, machine: options.Machine, quiet: bool) -> "VoiceLibrary":
+    return options.load_generator(source, machine, quiet).voices
 
 
 def _describe(voice: "Voice", library: "VoiceLibrary", shipped: bool) -> dict[str, Any]:

@@ -81,6 +81,10 @@ class Mimi(nn.Module):
         """Codes per frame."""
         return self.config.num_codebooks
 
+    def codebook_vectors(self) -> list[Tensor]:
+        """The vectors `[V, C]` of every codebook, the semantic one first."""
+        return [codebook.vectors for stack in (self.quantizer.semantic, self.quantizer.acoustic) for codebook in stack]
+
     def init_encoder_state(self, batch: int = 1) -> MimiEncoderState:
         """A state of `batch` rows that have heard nothing yet."""
         return MimiEncoderState(

@@ -191,20 +191,16 @@ def train_codec(
     batches: BatchFunction,
     folder: Path,
     *,
-    initial: Mimi | None = None,
     evaluate: Callable[[Mimi, int], dict[str, float]] | None = None,
     quiet: bool = False,
 ) -> Mimi:
     """Trains, or resumes what `folder` holds, and returns the codec with its averaged weights.
 
-    `initial` gives weights and codebooks to start from; quantization is then on from the first step.
     `batches(index)` gives the batch of a step and must depend on nothing but `index`; `evaluate(codec, step)` returns
     named figures for the log. Raises `TrainingError`.
     """
     torch.manual_seed(config.loop.seed)
     training = CodecTraining(config)
-    if initial is not None:
-        training.codec.load_state_dict(initial.state_dict())
     loop = TrainingLoop(
         config.loop,
         training,
@@ -213,15 +209,14 @@ def train_codec(
         hidden_matrices=hidden_matrices(training.codec, prefix="codec."),
     )
     resumed = loop.resume()
-    started = initial is not None or (resumed and loop.progress >= config.quantize_from)
+    started = resumed and loop.progress >= config.quantize_from
 
     def step(index: int, progress: float) -> dict[str, Tensor]:
         nonlocal started
         if progress >= config.quantize_from and not started:
             training.start_codebooks(batches, seed=config.loop.seed)
             started = True
-        phase = max(progress, config.quantize_from) if initial is not None else progress
-        return training(batches(index), phase)  # type: ignore[no-any-return]
+        return training(batches(index), progress)  # type: ignore[no-any-return]
 
     def measure(index: int) -> dict[str, float]:
         books = enumerate(_codebooks(training.codec))

@@ -6,7 +6,7 @@ rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +74,25 @@ def initialise(model: CSM) -> None:
         model.audio_head.mul_(0.1)
 
 
+@torch.no_grad()
+def embed_codebooks(model: CSM, codebooks: Sequence[Tensor], *, seed: int = 0) -> None:
+    """Starts embeddings and heads of the codes from the codec's vectors, `codebooks[k] [V, C]`.
+
+    Codes that sound alike then look alike from the first step, which is much where the data are few: the embedding is
+    a random projection of the codec's vector, of the size that `initialise` gives, and so is the head's.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows = model.audio_embeddings.weight.view(model.num_codebooks, model.config.audio_vocab_size, -1)
+    for index, vectors in enumerate(codebooks[: model.num_codebooks]):
+        centred = vectors.float() - vectors.float().mean(dim=0)
+        spread = centred.square().mean().sqrt().clamp(min=1e-6) * vectors.shape[1] ** 0.5
+        head = model.codebook0_head.weight if index == 0 else model.audio_head[index - 1].T  # [audio V, D]
+        for target in (rows[index], head):
+            projection = torch.randn(vectors.shape[1], target.shape[1], generator=generator)
+            size = target.square().mean().sqrt()
+            target[: len(vectors)] = (centred / spread) @ projection * size
+
+
 def hidden_matrices(model: CSM) -> list[str]:
     """Names of the matrices inside the transformers: those that suit Muon."""
     return [
@@ -89,17 +108,19 @@ def train_csm(
     folder: Path,
     *,
     initial: dict[str, Tensor] | None = None,
+    codebooks: Sequence[Tensor] = (),
     evaluate: Callable[[CSM, int], dict[str, float]] | None = None,
     quiet: bool = False,
 ) -> CSM:
     """Trains, or resumes what `folder` holds, and returns the model with its averaged weights.
 
     `batches(index, progress)` must depend on nothing but its arguments. `initial` are weights to start from instead of
-    random ones. Raises `TrainingError`.
+    random ones; `codebooks` are the codec's vectors, for `embed_codebooks`. Raises `TrainingError`.
     """
     torch.manual_seed(config.loop.seed)
     model = CSM(config.model, dropout=config.dropout)
     initialise(model)
+    embed_codebooks(model, codebooks, seed=config.loop.seed)
     if initial is not None:
         model.load_state_dict(initial)
     loop = TrainingLoop(
