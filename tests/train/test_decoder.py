@@ -5,10 +5,8 @@ from pathlib import Path
 import torch
 
 from duologue.codec.mimi import Mimi
-from duologue.train.codec import initialise
 from duologue.train.decoder import DecoderTrainConfig, DecoderTraining, train_decoder
 from duologue.train.loop import LoopConfig
-from tests.recipes.test_parlor import toy_codec
 
 
 def crops(index: int) -> torch.Tensor:
@@ -16,18 +14,7 @@ def crops(index: int) -> torch.Tensor:
     return 0.3 * torch.sin(phase + index)[:, None]
 
 
-def made_codec() -> Mimi:
-    torch.manual_seed(0)
-    codec = Mimi(toy_codec())
-    initialise(codec)
-    for stack in (codec.quantizer.semantic, codec.quantizer.acoustic):
-        for codebook in stack:
-            codebook.embedding_sum.normal_()
-    return codec.eval()
-
-
-def test_codes_stay_and_the_sound_improves(tmp_path: Path) -> None:
-    codec = made_codec()
+def test_codes_stay_and_the_sound_improves(codec: Mimi, tmp_path: Path) -> None:
     loop = LoopConfig(num_steps=30, learning_rate=3e-3, muon_learning_rate=3e-3, warmup_steps=3, ema_decay=0.5)
     config = DecoderTrainConfig(loop=loop, dropout=0.0)
     better = train_decoder(config, codec, crops, tmp_path, quiet=True)
@@ -38,9 +25,8 @@ def test_codes_stay_and_the_sound_improves(tmp_path: Path) -> None:
     assert after < 0.7 * before
 
 
-def test_what_is_trained_is_what_decodes() -> None:
+def test_what_is_trained_is_what_decodes(codec: Mimi) -> None:
     """With every codebook in use, the stage's path is the codec's own round trip."""
-    codec = made_codec()
     config = DecoderTrainConfig(loop=LoopConfig(num_steps=1), dropout=0.0)
     training = DecoderTraining(config, codec).eval()
     pcm = crops(3)

@@ -6,28 +6,17 @@ import pytest
 import torch
 
 from duologue.codec.mimi import Mimi
-from duologue.train.codec import CodecBatch, initialise
+from duologue.train.codebooks import nearest
+from duologue.train.codec import CodecBatch
 from duologue.train.loop import LoopConfig
-from duologue.train.units import UnitClassifier, UnitTrainConfig, find_units, nearest_unit, train_units
-from tests.recipes.test_parlor import toy_codec
-
-
-@pytest.fixture
-def codec() -> Mimi:
-    torch.manual_seed(0)
-    codec = Mimi(toy_codec())
-    initialise(codec)
-    for stack in (codec.quantizer.semantic, codec.quantizer.acoustic):
-        for codebook in stack:
-            codebook.embedding_sum.normal_()
-    return codec.eval()
+from duologue.train.units import UnitClassifier, UnitTrainConfig, find_units, train_units
 
 
 def test_units_are_the_centres_of_their_points() -> None:
     torch.manual_seed(0)
     points = torch.randn(200, 3)
     found = find_units(points, 6, seed=0, iterations=50)
-    labels = nearest_unit(points, found)
+    labels = nearest(points, found)
     assert torch.equal(labels, torch.cdist(points, found).argmin(dim=1))
     means = torch.stack([points[labels == unit].mean(dim=0) for unit in range(6)])
     assert torch.allclose(found, means, atol=1e-4)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from duologue.cli import files
 from duologue.errors import CodeError
 
 if TYPE_CHECKING:
@@ -93,15 +94,7 @@ def read_codes(path: str, stream: BinaryIO | None = None) -> Codes:
     if stream is not None:
         data = stream.read(MAX_BYTES + 1)
     else:
-        try:
-            with open(path, "rb") as file:
-                data = file.read(MAX_BYTES + 1)
-        except FileNotFoundError:
-            raise CodeError(f"{path} does not exist; check the path") from None
-        except IsADirectoryError:
-            raise CodeError(f"{path} is a folder; give a file of codes") from None
-        except OSError as error:
-            raise CodeError(f"{path} cannot be read: {error.strerror or error}") from None
+        data = files.read_bytes(path, MAX_BYTES + 1, CodeError, "a file of codes")
     if not data:
         raise CodeError(f"{path} is empty (0 bytes); give a file that duologue codec encode wrote")
     if len(data) > MAX_BYTES:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from duologue.cli import terminal
-from duologue.errors import TextError
+from duologue.errors import DuologueError, TextError
 
 if TYPE_CHECKING:
     from duologue.audio.writing import AudioTarget
@@ -52,16 +52,20 @@ def read_text_file(path: str) -> str:
     """The text of a file, or of stdin for `-`. Raises `TextError`."""
     if path == "-":
         return decode_text(terminal.read_standard_input(), "standard input")
+    return decode_text(read_bytes(path, MAX_TEXT_BYTES + 1, TextError, "a text file"), path)
+
+
+def read_bytes(path: str, most: int, error_type: type[DuologueError], expected: str) -> bytes:
+    """The first `most` bytes of a file. Raises `error_type`, which says that `expected` should be given."""
     try:
         with open(path, "rb") as handle:
-            data = handle.read(MAX_TEXT_BYTES + 1)
+            return handle.read(most)
     except FileNotFoundError:
-        raise TextError(f"{path} does not exist; check the path") from None
+        raise error_type(f"{path} does not exist; check the path") from None
     except IsADirectoryError:
-        raise TextError(f"{path} is a folder; give a text file") from None
+        raise error_type(f"{path} is a folder; give {expected}") from None
     except (OSError, ValueError) as error:
-        raise TextError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    return decode_text(data, path)
+        raise error_type(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def audio_source(argument: str) -> str | bytes:

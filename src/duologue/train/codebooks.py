@@ -12,6 +12,11 @@ from torch import Tensor
 from duologue.codec.quantizer import Codebook
 
 
+def nearest(points: Tensor, centres: Tensor) -> Tensor:
+    """`[..., D] -> [...]` int64: which of the `centres [V, D]` is nearest to each point."""
+    return (points @ centres.T - centres.square().sum(-1) / 2).argmax(-1)
+
+
 @torch.no_grad()
 def kmeans(points: Tensor, size: int, *, iterations: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Centres `[size, D]` and the number of points at each `[size]` for `points [N, D]`.
@@ -23,9 +28,9 @@ def kmeans(points: Tensor, size: int, *, iterations: int, generator: torch.Gener
     centres = points[draw.repeat(-(-size // count))[:size]].clone()
     usage = torch.ones(size)
     for _ in range(iterations):
-        nearest = (points @ centres.T - centres.square().sum(-1) / 2).argmax(-1)  # [N]
-        usage = torch.bincount(nearest, minlength=size).float()
-        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
+        chosen = nearest(points, centres)  # [N]
+        usage = torch.bincount(chosen, minlength=size).float()
+        sums = torch.zeros_like(centres).index_add_(0, chosen, points)
         fresh = points[torch.randint(count, (size,), generator=generator)]
         centres = torch.where(usage[:, None] > 0, sums / usage.clamp(min=1)[:, None], fresh)
     return centres, usage.clamp(min=1)

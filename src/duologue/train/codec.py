@@ -104,8 +104,7 @@ class CodecTraining(nn.Module):
         share = config.bypass * max(0.0, 1 - (progress - config.quantize_from) / span)
         bypass = torch.rand(batch) < share
         count = self.codec.num_codebooks - 1
-        limited = torch.rand(batch) < config.dropout
-        active = torch.where(limited, torch.randint(0, count + 1, (batch,)), count)
+        active = draw_active(batch, count, config.dropout)
         semantic = quantizer.semantic.quantize(latent, torch.ones_like(active), bypass)
         acoustic = quantizer.acoustic.quantize(latent, active, bypass)
         if self.training:
@@ -141,6 +140,12 @@ class CodecTraining(nn.Module):
         with torch.autocast(points.device.type, enabled=False):
             for stack in (self.codec.quantizer.semantic, self.codec.quantizer.acoustic):
                 start_stack(stack, points, generator)
+
+
+def draw_active(batch: int, count: int, share: float) -> Tensor:
+    """Quantizer dropout: how many of `count` codebooks a sequence uses, `[B]`; a `share` of them draws 0..`count`."""
+    limited = torch.rand(batch) < share
+    return torch.where(limited, torch.randint(0, count + 1, (batch,)), count)
 
 
 @torch.no_grad()

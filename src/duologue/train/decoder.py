@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from duologue.codec.mimi import Mimi
 from duologue.config import JsonConfig
-from duologue.train.codec import hidden_matrices
+from duologue.train.codec import draw_active, hidden_matrices
 from duologue.train.loop import LoopConfig, TrainingLoop
 from duologue.train.spectral import MultiScaleMel
 
@@ -50,10 +50,7 @@ class DecoderTraining(nn.Module):
         config, quantizer = self.config, self.codec.quantizer
         with torch.no_grad():
             codes = quantizer.encode(self.codec.encode_latent(pcm).float(), self.codec.num_codebooks)  # [B, K, T]
-        batch, count = pcm.shape[0], self.codec.num_codebooks - 1
-        active = torch.where(
-            torch.rand(batch) < config.dropout, torch.randint(0, count + 1, (batch,)), torch.full((batch,), count)
-        ).to(codes.device)
+        active = draw_active(len(pcm), self.codec.num_codebooks - 1, config.dropout).to(codes.device)
         vectors = [
             codebook.decode(codes[:, index]) * (index <= active)[:, None, None]
             for index, codebook in enumerate(quantizer.acoustic, start=1)

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from duologue.codec.mimi import Mimi
 from duologue.codec.quantizer import ResidualVQ
 from duologue.config import JsonConfig
-from duologue.train.codebooks import kmeans
+from duologue.train.codebooks import kmeans, nearest
 from duologue.train.codec import CodecBatch
 from duologue.train.loop import LoopConfig, TrainingLoop
 
@@ -45,11 +45,6 @@ def find_units(features: Tensor, count: int, *, seed: int, iterations: int = 15)
     generator = torch.Generator().manual_seed(seed)
     centres, _ = kmeans(features, count, iterations=iterations, generator=generator)
     return centres
-
-
-def nearest_unit(features: Tensor, centres: Tensor) -> Tensor:
-    """`[..., F] -> [...]` int64: the unit whose centre `[U, F]` is nearest."""
-    return (F.linear(features, centres) - centres.square().sum(dim=-1) / 2).argmax(dim=-1)
 
 
 class UnitClassifier(nn.Module):
@@ -84,7 +79,7 @@ class UnitClassifier(nn.Module):
             return projected.sum() * 0.0, projected.new_zeros(())
         x = projected.float()[known] / self.scale
         logits = F.linear(x, self.vectors) - self.vectors.square().sum(dim=-1) / 2  # [N, U]
-        labels = nearest_unit(teacher.float()[known], self.centres)
+        labels = nearest(teacher.float()[known], self.centres)
         right = (logits.detach().argmax(dim=-1) == labels).float().mean()
         return F.cross_entropy(logits, labels), right
 
