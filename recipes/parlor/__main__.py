@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+import duologue
 from duologue.errors import DuologueError
 from recipes.parlor import configs, pipeline
 
@@ -19,7 +20,18 @@ def main() -> int:
         description="Trains parlor, codec and speech model, from a corpus of conversations. A step whose result is in "
         "the work folder is not run again; a run that was interrupted goes on where it stopped.",
     )
-    parser.add_argument("--corpus", type=Path, default=Path("../shared/corpus"), help="folders with manifest-*.jsonl")
+    parser.add_argument(
+        "--corpus",
+        type=Path,
+        nargs="+",
+        default=[Path("../shared/corpus")],
+        help="each holds folders with manifest-*.jsonl; see also recipes.parlor.render",
+    )
+    parser.add_argument(
+        "--continue-from",
+        metavar="CHECKPOINT",
+        help="a checkpoint whose codec is kept and whose speech model is trained further",
+    )
     parser.add_argument("--work", type=Path, default=Path("runs/parlor"), help="where the steps leave their results")
     parser.add_argument("--out", type=Path, help="where the checkpoint goes (default: WORK/parlor)")
     parser.add_argument("--codec-minutes", type=float, default=55, help="computing time for the codec")
@@ -44,21 +56,29 @@ def main() -> int:
 
 def run(arguments: argparse.Namespace, report: pipeline.Report) -> None:
     """All steps in order."""
-    work = pipeline.Work(arguments.corpus, arguments.work, arguments.threads)
+    work = pipeline.Work(tuple(arguments.corpus), arguments.work, arguments.threads)
     stages = configs.codec_training(minutes=arguments.codec_minutes)
     codec_model = stages.sound.model
     store = pipeline.decode_recordings(work, codec_model.sample_rate)
     report(f"pcm: {len(store)} recordings, {len(store.skipped)} skipped")
-    features = None
-    if not arguments.no_features:
-        features = pipeline.listen(work, store, codec_model.frame_rate, arguments.whisper, report)
-    codec = pipeline.make_codec(work, stages, store, features)
-    report("codec: trained")
+    initial = None
+    if arguments.continue_from is not None:
+        earlier = duologue.load(arguments.continue_from, device="cpu")
+        codec, initial = earlier.codec, earlier.model
+        report(f"codec and speech model: those of {arguments.continue_from}")
+    else:
+        features = None
+        if not arguments.no_features:
+            features = pipeline.listen(work, store, codec_model.frame_rate, arguments.whisper, report)
+        codec = pipeline.make_codec(work, stages, store, features)
+        report("codec: trained")
     turns = pipeline.encode_corpus(work, codec, store, report)
-    config = configs.csm_training(
-        configs.csm_model(pipeline.text_vocab_size(work), codec.config), minutes=arguments.csm_minutes
-    )
-    model = pipeline.make_csm(work, config, turns, codec)
+    if initial is None:
+        shape = configs.csm_model(pipeline.text_vocab_size(work), codec.config)
+        config = configs.csm_training(shape, minutes=arguments.csm_minutes)
+    else:
+        config = configs.csm_continuation(initial.config, minutes=arguments.csm_minutes)
+    model = pipeline.make_csm(work, config, turns, codec, initial)
     report("csm: trained")
     destination = arguments.out or work.path("parlor")
     pipeline.export(work, model, codec, turns, destination)

@@ -48,14 +48,14 @@ class CodecStages:
 
 
 def codec_training(*, minutes: float, num_steps: int = 20_000) -> CodecStages:
-    """For two cores: 1.6 s crops, bfloat16 where the processor has it, `minutes` for the three stages together."""
+    """For two cores: 1.6 s crops, bfloat16 where it is fast, `minutes` for the three stages together."""
     sound = LoopConfig(
         num_steps=num_steps,
         learning_rate=1.2e-3,
         muon_learning_rate=3e-3,
         warmup_steps=60,
         budget_minutes=0.56 * minutes,
-        autocast="bfloat16",
+        autocast="auto",
         ema_decay=0.998,
         save_every=250,
         evaluate_every=500,
@@ -124,7 +124,7 @@ def csm_training(model: CSMConfig, *, minutes: float, num_steps: int = 40_000) -
         weight_decay=0.1,
         warmup_steps=60,
         budget_minutes=minutes,
-        autocast="bfloat16",
+        autocast="auto",
         ema_decay=0.998,
         save_every=200,
         evaluate_every=400,
@@ -139,4 +139,16 @@ def csm_training(model: CSMConfig, *, minutes: float, num_steps: int = 40_000) -
         alignment_weight=0.3,
         alignment_layer=2,
         alignment_until=0.35,
+    )
+
+
+def csm_continuation(model: CSMConfig, *, minutes: float) -> CSMTrainConfig:
+    """For a model that reads already: no alignment term, the depth decoder weighed more, some turns without text."""
+    start = csm_training(model, minutes=minutes)
+    return replace(
+        start,
+        loop=replace(start.loop, learning_rate=1.5e-3, muon_learning_rate=3e-3),
+        depth_weight=0.65,
+        text_masking=0.08,
+        alignment_weight=0.0,
     )

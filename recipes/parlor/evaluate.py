@@ -20,7 +20,7 @@ import torch
 
 import duologue
 from duologue.audio import resample, write_audio
-from duologue.data.teacher import bundled_whisper
+from duologue.checkpoints.whisper import bundled_whisper
 from duologue.errors import DuologueError, DuologueWarning, TrainingError
 
 CAP_MS = 20_000

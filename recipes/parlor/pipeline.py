@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -14,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from duologue.checkpoints import load_codec, save_checkpoint
+from duologue.checkpoints.whisper import bundled_whisper
 from duologue.codec.mimi import Mimi
 from duologue.data.conversations import SequenceBatch, SequenceSampler, TurnStore
 from duologue.data.corpus import PcmStore, Recording, read_manifests
 from duologue.data.crops import CropSampler
 from duologue.data.encode import encode_turns
-from duologue.data.teacher import WhisperTeacher, bundled_whisper, feature_statistics, write_features
+from duologue.data.teacher import WhisperTeacher, feature_statistics, write_features
 from duologue.engine.voices import codec_fingerprint
 from duologue.errors import TrainingError
 from duologue.model.csm import CSM
@@ -40,15 +40,16 @@ BATCH_ROWS = 2400
 VALIDATION_EVERY = 60
 UNITS_FROM_EVERY = 3
 UNIT_POINTS = 100_000
+VOICE_BALANCE = 0.25
 # The corpus is mostly one voice shifted; these shares, by folder, let every voice be heard.
 FOLDER_WEIGHTS = {"train": 2.0, "kathleen": 1.0, "train_joe": 0.6}
 
 
 @dataclass(frozen=True)
 class Work:
-    """The folders of a run."""
+    """The folders of a run; `corpora` hold folders with manifests, as `../shared/corpus` does."""
 
-    corpus: Path
+    corpora: tuple[Path, ...]
     folder: Path
     threads: int = 2
 
@@ -58,12 +59,17 @@ class Work:
 
 
 def recordings(work: Work, split: str = "train") -> list[Recording]:
-    """The corpus' training conversations, or those held out; every folder with a manifest counts."""
+    """The corpora's training conversations, or those held out; every folder with a manifest counts."""
     held_out = split == "heldout"
-    found = sorted(work.corpus.glob("*/manifest-*.jsonl"))
-    manifests = [path for path in found if ("heldout" in str(path.relative_to(work.corpus))) == held_out]
+    manifests = [
+        path
+        for corpus in work.corpora
+        for path in sorted(corpus.glob("*/manifest-*.jsonl"))
+        if ("heldout" in str(path.relative_to(corpus))) == held_out
+    ]
     if not manifests:
-        raise TrainingError(f"no manifests of {split} recordings in {work.corpus}: give --corpus")
+        names = ", ".join(map(str, work.corpora))
+        raise TrainingError(f"no manifests of {split} recordings in {names}: give --corpus")
     return read_manifests(manifests)
 
 
@@ -148,19 +154,17 @@ def encode_corpus(work: Work, codec: Mimi, store: PcmStore, report: Report) -> T
     def progress(done: int, total: int) -> None:
         report(f"turns: {done} of {total} encoded")
 
-    return encode_turns(
-        codec, store, recordings(work), folder, fingerprint=fingerprint, autocast=True, progress=progress
-    )
+    return encode_turns(codec, store, recordings(work), folder, fingerprint=fingerprint, progress=progress)
 
 
 def voice_weights(turns: TurnStore) -> dict[str, float]:
-    """Rarer voices count more, by the square root of their share, so that one voice does not drown the rest."""
+    """Rarer voices count more, by `VOICE_BALANCE` of what would make all equal, so that one does not drown the rest."""
     frames: dict[str, int] = {}
     for conversation in turns.conversations:
         for turn in conversation:
             frames[turn.voice] = frames.get(turn.voice, 0) + turn.codes.shape[1]
     mean = sum(frames.values()) / len(frames)
-    return {voice: math.sqrt(mean / count) for voice, count in frames.items()}
+    return {voice: (mean / count) ** VOICE_BALANCE for voice, count in frames.items()}
 
 
 def make_csm(

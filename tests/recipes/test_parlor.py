@@ -91,7 +91,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[pipeline.Work, Pa
     patch.setattr(pipeline, "CROPS_PER_BATCH", 2)
     patch.setattr(pipeline, "CROP_FRAMES", 6)
     patch.setattr(pipeline, "BATCH_ROWS", 400)
-    work = pipeline.Work(write_corpus(root / "corpus"), root / "work", threads=1)
+    work = pipeline.Work((write_corpus(root / "corpus"),), root / "work", threads=1)
     store = pipeline.decode_recordings(work, RATE)
     codec = pipeline.make_codec(work, toy_stages(), store, write_features(store, work.path("features")))
     turns = pipeline.encode_corpus(work, codec, store, lambda line: None)

@@ -13,6 +13,7 @@ from duologue.train.csm import (
     CSMTrainConfig,
     embed_codebooks,
     hidden_matrices,
+    hidden_rows,
     train_csm,
     training_losses,
     validation_losses,
@@ -53,6 +54,32 @@ def test_masked_history_changes_inputs_and_not_targets() -> None:
     assert not torch.isclose(whole["depth"], changed["depth"])
     seen = training_losses(make_config(), model, batch, 0.0)
     assert not torch.isclose(seen["codebook0"], whole["codebook0"])
+
+
+def test_masked_text_is_not_read() -> None:
+    torch.manual_seed(0)
+    model = CSM(CSM_PRESETS["tiny"])
+    batch = make_batch()
+    other = dataclasses.replace(batch, tokens=batch.tokens.clone())
+    other.tokens[:, :4, -1] += 1
+    blind, still_blind = (training_losses(make_config(text_masking=1.0), model, b, 0.0) for b in (batch, other))
+    torch.testing.assert_close(blind["loss"], still_blind["loss"])
+    seeing, changed = (training_losses(make_config(), model, b, 0.0) for b in (batch, other))
+    assert not torch.isclose(seeing["loss"], changed["loss"])
+
+
+def test_text_is_masked_by_whole_turns_and_never_in_padding() -> None:
+    batch = make_batch()
+    turn = torch.tensor([0, 0, 0, 0, 1, 1, 1, -1, -1, -1]).expand(4, 10)
+    scored = torch.tensor([0, 0, 1, 1, 0, 0, 1, 0, 0, 0]).bool().expand(4, 10)
+    batch = dataclasses.replace(batch, turn=turn, scored=scored)
+    torch.manual_seed(0)
+    rows = [hidden_rows(make_config(text_masking=0.5), batch) for _ in range(50)]
+    patterns = {tuple(row.tolist()) for drawn in rows for row in drawn}
+    first, second = (True, True, False, False), (True, True, False)
+    none = {4: (False,) * 4, 3: (False,) * 3}
+    expected = {(*a, *b, False, False, False) for a in (first, none[4]) for b in (second, none[3])}
+    assert patterns == expected
 
 
 def test_codes_that_sound_alike_start_alike() -> None:

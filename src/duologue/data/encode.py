@@ -11,6 +11,7 @@ import torch
 from duologue.codec.mimi import Mimi
 from duologue.data.conversations import CodedTurn, TurnStore
 from duologue.data.corpus import PcmStore, Recording
+from duologue.nn.precision import computes_bfloat16
 
 LEAD_S = 0.05
 TAIL_S = 0.12
@@ -25,16 +26,16 @@ def encode_turns(
     *,
     fingerprint: str,
     batch_seconds: float = 10.0,
-    autocast: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> TurnStore:
     """Encodes every turn by itself, as a voice prompt is at generation, and writes a `TurnStore` to `folder`.
 
     A turn is cut with `LEAD_S` before it and `TAIL_S` after. Turns of like length share a batch of `batch_seconds`,
-    small enough for a processor's cache; causality keeps the padding out of their codes. `autocast` computes in
-    bfloat16. Recordings that the store lacks are left out.
+    small enough for a processor's cache; causality keeps the padding out of their codes. Computes in
+    bfloat16 where the processor is fast at it. Recordings that the store lacks are left out.
     """
     rate, frame = store.sample_rate, codec.frame_size
+    bfloat16 = computes_bfloat16("cpu")
     cuts = []  # (conversation, turn, recording position, first sample, last sample, number of frames)
     known = [recording for recording in recordings if str(recording.path) in store]
     for index, recording in enumerate(known):
@@ -56,7 +57,7 @@ def encode_turns(
         pcm = np.zeros((len(batch), longest), np.float32)
         for row, (_, _, position, first, last, _) in enumerate(batch):
             pcm[row, : last - first] = store.read(position, first, last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
             latent = codec.encode_latent(torch.from_numpy(pcm)[:, None])
         made = codec.quantizer.encode(latent.float(), codec.num_codebooks)
         for row, (index, number, _, _, _, num_frames) in enumerate(batch):

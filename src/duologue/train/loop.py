@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from duologue.config import JsonConfig
 from duologue.errors import TrainingError
+from duologue.nn.precision import computes_bfloat16
 from duologue.train.muon import Muon
 
 
@@ -35,6 +36,7 @@ class LoopConfig(JsonConfig):
     `learning_rate` rises over `warmup_steps`, then falls along a cosine to `final_lr_share` of itself at `num_steps`,
     or earlier if `budget_minutes` of computing are used up by then. `muon_learning_rate` is Muon's, for the hidden
     matrices that the caller names; at 0 AdamW trains them too. `ema_decay` averages the weights that are exported.
+    `autocast` is the format of matrix products; `auto` is bfloat16 where the device is fast at it, else float32.
     """
 
     num_steps: int
@@ -47,7 +49,7 @@ class LoopConfig(JsonConfig):
     clip_norm: float = 1.0
     ema_decay: float = 0.999
     budget_minutes: float | None = None
-    autocast: Literal["none", "bfloat16"] = "none"
+    autocast: Literal["none", "bfloat16", "auto"] = "none"
     seed: int = 0
     log_every: int = 20
     save_every: int = 500
@@ -98,6 +100,8 @@ class TrainingLoop:
             )
             self.optimizers.append((muon, config.muon_learning_rate))
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.device = next(iter(self.parameters.values())).device
+        self._bfloat16 = config.autocast == "bfloat16" or (config.autocast == "auto" and computes_bfloat16(self.device))
         self._stop_signal: int | None = None
 
     @property
@@ -153,8 +157,7 @@ class TrainingLoop:
         for optimizer, rate in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
-        device_type = next(iter(self.parameters.values())).device.type
-        with torch.autocast(device_type, torch.bfloat16, enabled=config.autocast == "bfloat16"):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
             losses = step(self.step_index, self.progress)
         self.module.zero_grad(set_to_none=True)
         losses["loss"].backward()

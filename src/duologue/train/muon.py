@@ -12,13 +12,18 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from duologue.nn.precision import computes_bfloat16
+
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
-    """About `U V^T` of the matrix `[M, N]` by Newton-Schulz iteration, in bfloat16; same shape and dtype."""
+    """About `U V^T` of the matrix `[M, N]` by Newton-Schulz iteration; same shape and dtype.
+
+    In bfloat16, which is enough for it, where the device is fast at that.
+    """
     a, b, c = _COEFFICIENTS
-    x = matrix.bfloat16()
+    x = matrix.bfloat16() if computes_bfloat16(matrix.device) else matrix.float()
     tall = x.shape[0] > x.shape[1]
     if tall:
         x = x.T
