@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import duologue
-from duologue.frames import Segment, audio_rows, is_end, join_rows, text_rows
+from duologue.frames import Segment, audio_rows, is_end, join_rows, text_rows, without_text
 
 
 def test_text_fills_the_last_slot_of_rows_of_its_own():
@@ -45,6 +45,17 @@ def test_joined_rows_keep_their_order_and_one_kind_of_slot_each(parts):
     text, audio = rows.mask[:, -1], rows.mask[:, :-1]
     assert torch.equal(audio.all(dim=1), ~text) and torch.equal(audio.any(dim=1), ~text)
     assert torch.equal(rows.tokens, torch.cat([part.tokens for part in made]))
+
+
+def test_without_text_hides_what_comes_after_the_last_frame_and_nothing_else():
+    before = [text_rows([5, 6], 4), audio_rows(torch.randint(0, 64, (4, 3)))]
+    next_text = text_rows([7, 8, 9], 4)
+    rows = join_rows([*before, next_text])
+    hidden = without_text(rows)
+    assert torch.equal(hidden.tokens, rows.tokens)
+    assert torch.equal(hidden.mask[:-3], rows.mask[:-3]) and not bool(hidden.mask[-3:].any())
+    assert bool(rows.mask[-3:, -1].all())  # the rows given are left alone
+    assert not bool(without_text(next_text).mask.any())
 
 
 def test_segment_takes_the_arguments_of_sesames():

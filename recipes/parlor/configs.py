@@ -14,6 +14,7 @@ from recipes.parlor.text import TEXT
 
 RESERVED_AUDIO_IDS = 3
 NUM_UNITS = 512
+GUIDANCE = 2.0
 
 
 def codec_model() -> MimiConfig:
@@ -147,6 +148,7 @@ def csm_continuation(model: CSMConfig, *, minutes: float) -> CSMTrainConfig:
     start = csm_training(model, minutes=minutes)
     return replace(
         start,
+        model=replace(model, guidance=GUIDANCE),
         loop=replace(start.loop, learning_rate=1.5e-3, muon_learning_rate=3e-3),
         depth_weight=0.65,
         text_masking=0.08,

@@ -15,6 +15,8 @@ from typing import Any, Literal, Self
 
 from duologue.errors import ConfigError
 
+MAX_GUIDANCE = 10.0
+
 
 class JsonConfig:
     """Strict conversion between a frozen dataclass and plain JSON values: an unknown or missing field is an error."""
@@ -166,7 +168,9 @@ class TextConfig(JsonConfig):
 class CSMConfig(JsonConfig):
     """The speech model: a backbone over rows and a depth decoder over the codebooks of one frame.
 
-    `audio_vocab_size` counts the codec's `codebook_size` codes and the reserved ids after them.
+    `audio_vocab_size` counts the codec's `codebook_size` codes and the reserved ids after them. `guidance` is how
+    strongly generation holds to the text unless it is told otherwise; 1 is plain sampling, as for a model that was
+    never trained without text.
     """
 
     backbone: TransformerConfig
@@ -176,9 +180,13 @@ class CSMConfig(JsonConfig):
     num_codebooks: int
     codebook_size: int
     text: TextConfig = TextConfig()
+    guidance: float = 1.0
 
     def __post_init__(self) -> None:
         _require(self.num_codebooks >= 2, f"num_codebooks must be at least 2, not {self.num_codebooks}")
+        _require(
+            0 <= self.guidance <= MAX_GUIDANCE, f"guidance must be from 0 to {MAX_GUIDANCE:g}, not {self.guidance}"
+        )
         _require(
             0 < self.codebook_size <= self.audio_vocab_size,
             f"codebook_size {self.codebook_size} does not fit audio_vocab_size {self.audio_vocab_size}",

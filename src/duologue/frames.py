@@ -61,6 +61,14 @@ def join_rows(parts: Sequence[Rows]) -> Rows:
     return Rows(torch.cat([part.tokens for part in parts]), torch.cat([part.mask for part in parts]))
 
 
+def without_text(rows: Rows) -> Rows:
+    """The same rows with the text after the last audio row masked: the past, but not what is to be said next."""
+    (spoken,) = torch.nonzero(rows.mask[:, :-1].any(dim=-1), as_tuple=True)
+    mask = rows.mask.clone()
+    mask[int(spoken[-1]) + 1 if len(spoken) else 0 :] = False
+    return Rows(rows.tokens, mask)
+
+
 def is_end(frames: Tensor) -> Tensor:
     """Which frames `[..., K]` end the speech: those whose codes are all zero. Returns bool `[...]`."""
     return (frames == END_CODE).all(dim=-1)

@@ -105,6 +105,25 @@ def test_bad_seeds_are_refused(seed):
         SamplingOptions(seed=seed)
 
 
+@pytest.mark.parametrize("guidance", [-0.1, 10.1, math.nan, True, "2"])
+def test_bad_guidance_is_refused(guidance):
+    with pytest.raises(OptionError, match=r"^guidance .* expected a number from 0 to 10$"):
+        SamplingOptions(guidance=guidance)
+
+
+def test_guidance_moves_the_guided_rows_alone():
+    options = [SamplingOptions(guidance=1.0), SamplingOptions(guidance=2.0), SamplingOptions()]
+    batch = BatchSampling.of(options, 8, "cpu", default_guidance=0.5)
+    assert batch.guided.tolist() == [1, 2] and batch.guidance.tolist() == [[2.0], [0.5]]
+    with_text, without = torch.randn(3, 8), torch.randn(2, 8)
+    made = batch.guide(torch.cat((with_text, without)))
+    torch.testing.assert_close(made[0], with_text[0])
+    torch.testing.assert_close(made[1], 2 * with_text[1] - without[0])
+    torch.testing.assert_close(made[2], (with_text[2] + without[1]) / 2)
+    plain = BatchSampling.of(options[:1], 8, "cpu")
+    assert torch.equal(plain.guide(with_text[:1]), with_text[:1])
+
+
 def test_numbers_of_numpy_are_numbers():
     options = SamplingOptions(np.float32(0.5), np.int64(3), np.int32(7))
     assert options == SamplingOptions(0.5, 3, 7)

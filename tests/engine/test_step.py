@@ -1,12 +1,14 @@
 """The one-frame step and the loop around it: the definition, batches, ends, caps, and what stays behind."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from duologue.engine import step as step_module
 from duologue.engine.sampling import BatchSampling, SamplingOptions, draw_gumbel, sample
 from duologue.engine.step import FrameIterator, FrameRequest, FrameStep, generate_frames, prefill
-from duologue.frames import Rows, audio_rows, is_end, join_rows, text_rows
+from duologue.frames import Rows, audio_rows, is_end, join_rows, text_rows, without_text
 from duologue.model.csm import CSM
 
 
@@ -22,23 +24,27 @@ def prompt(model: CSM, num_text: int, num_frames: int, seed: int) -> Rows:
 def reference_frames(model: CSM, rows: Rows, options: SamplingOptions, max_frames: int) -> list[list[int]]:
     """The definition without caches: everything recomputed for each code."""
     config, noise_source, frames = model.config, options.noise_generator(), []
+    blind, guidance = without_text(rows), 1.0 if options.guidance is None else options.guidance
     for _ in range(max_frames):
         noise = torch.zeros(config.num_codebooks, config.audio_vocab_size)
         if options.temperature > 0:
             draw_gumbel(noise, noise_source)
         hidden = model(rows.tokens[None], rows.mask[None])[:, -1]
+        unread = model(blind.tokens[None], blind.mask[None])[:, -1]
         frame = torch.zeros(1, config.num_codebooks, dtype=torch.int64)
         for codebook in range(config.num_codebooks):
             if codebook == 0:
-                logits = model.codebook0_logits(hidden)
+                logits, plain = model.codebook0_logits(hidden), model.codebook0_logits(unread)
             else:
-                logits = model.depth_logits(hidden, frame)[:, codebook - 1]
+                logits, plain = (model.depth_logits(x, frame)[:, codebook - 1] for x in (hidden, unread))
+            if guidance != 1:
+                logits = plain + guidance * (logits - plain)
             drawn = sample(logits, noise[codebook][None], options.temperature, options.topk, config.codebook_size)
             frame[0, codebook] = drawn[0]
         if bool(is_end(frame[0])):
             break
         frames.append(frame[0].tolist())
-        rows = join_rows([rows, audio_rows(frame.T, end=False)])
+        rows, blind = (join_rows([part, audio_rows(frame.T, end=False)]) for part in (rows, blind))
     return frames
 
 
@@ -53,7 +59,15 @@ def collect(iterator: FrameIterator, batch: int) -> list[list[list[int]]]:
 
 
 @pytest.mark.parametrize(
-    "options", [SamplingOptions(0.0, 50, 1), SamplingOptions(0.9, 20, 1), SamplingOptions(2.0, 9, 5)]
+    "options",
+    [
+        SamplingOptions(0.0, 50, 1),
+        SamplingOptions(0.9, 20, 1),
+        SamplingOptions(2.0, 9, 5),
+        SamplingOptions(0.0, 50, 1, guidance=3.0),
+        SamplingOptions(0.9, 50, 1, guidance=2.0),
+        SamplingOptions(0.9, 50, 1, guidance=0.0),
+    ],
 )
 def test_frames_equal_the_definition(model, options):
     rows = prompt(model, 9, 5, seed=0)
@@ -66,12 +80,30 @@ def test_batched_equals_single(model):
     rows = [prompt(model, *length, seed=index) for index, length in enumerate(lengths)]
     options = [SamplingOptions(0.9, 50, 3), SamplingOptions(0.0, 1, 4), SamplingOptions(1.2, 5, 3), SamplingOptions()]
     options[3] = options[3].seeded()
-    caps = [5, 20, 11, 1]
-    together = collect(generate_frames(model, rows, options, caps), 4)
+    rows.append(prompt(model, 8, 3, seed=9))
+    rows.append(prompt(model, 20, 0, seed=10))
+    options += [SamplingOptions(0.9, 50, 6, guidance=2.5), SamplingOptions(0.9, 50, 7, guidance=0.5)]
+    caps = [5, 20, 11, 1, 9, 14]
+    together = collect(generate_frames(model, rows, options, caps), 6)
     assert [len(frames) for frames in together] == caps
-    for row in range(4):
+    for row in range(6):
         (alone,) = collect(generate_frames(model, [rows[row]], [options[row]], [caps[row]]), 1)
         assert together[row] == alone
+
+
+def test_guidance_changes_frames_and_its_default_is_the_models(model):
+    rows, config = prompt(model, 9, 5, seed=0), model.config
+    plain, guided = (
+        collect(generate_frames(model, [rows], [SamplingOptions(0.9, 50, 1, guidance=g)], [8]), 1) for g in (1.0, 3.0)
+    )
+    assert plain != guided
+    assert collect(generate_frames(model, [rows], [SamplingOptions(0.9, 50, 1)], [8]), 1) == plain
+    model.config = dataclasses.replace(config, guidance=3.0)
+    try:
+        assert collect(generate_frames(model, [rows], [SamplingOptions(0.9, 50, 1)], [8]), 1) == guided
+        assert collect(generate_frames(model, [rows], [SamplingOptions(0.9, 50, 1, 1.0)], [8]), 1) == plain
+    finally:
+        model.config = config
 
 
 def test_a_long_prompt_that_is_over_soon_beside_a_short_one_that_goes_on(model):

@@ -73,7 +73,7 @@ def converse(
     """Speak a written conversation: every turn is said with the turns before it in mind.
 
     Every speaker gets a voice of the model's unless --voice or the script
-    names one. In YAML or JSON, a turn may have a voice, temperature, topk,
+    names one. In YAML or JSON, a turn may have a voice, temperature, topk, guidance,
     seed and max_audio_length_ms of its own, and audio, the path of a recording
     that is played instead of spoken:
 
@@ -203,7 +203,7 @@ def _check(generator: "Generator", plan: list[_PlannedTurn]) -> None:
     for planned in plan:
         with scripts.named_errors(planned.place):
             check_text(planned.turn.text, generator.tokenizer, planned.options["normalize"])
-            SamplingOptions(planned.options["temperature"], planned.options["topk"], planned.options["seed"])
+            SamplingOptions(*(planned.options[name] for name in ("temperature", "topk", "seed", "guidance")))
             generator.num_frames(planned.options["max_audio_length_ms"])
 
 

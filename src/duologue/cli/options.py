@@ -79,6 +79,14 @@ Temperature = Annotated[
 TopK = Annotated[
     int, typer.Option("--topk", help="Choose among this many likeliest sounds.", rich_help_panel=_SAMPLING_PANEL)
 ]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        help="Above 1 holds closer to the text, 1 is plain sampling. Default: as the model says.",
+        show_default=False,
+        rich_help_panel=_SAMPLING_PANEL,
+    ),
+]
 MaxSeconds = Annotated[
     float, typer.Option(help="Stop a turn after this much audio, whatever happens.", rich_help_panel=_SAMPLING_PANEL)
 ]
@@ -127,6 +135,7 @@ class Sampling:
     seed: Seed = None
     temperature: Temperature = DEFAULT_TEMPERATURE
     topk: TopK = DEFAULT_TOPK
+    guidance: Guidance = None
     max_seconds: MaxSeconds = DEFAULT_MAX_SECONDS
     no_normalize: NoNormalize = False
 
@@ -136,6 +145,7 @@ class Sampling:
             "max_audio_length_ms": cap_ms(self.max_seconds),
             "temperature": self.temperature,
             "topk": self.topk,
+            "guidance": self.guidance,
             "normalize": False if self.no_normalize else None,
         }
 

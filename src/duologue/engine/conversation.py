@@ -25,6 +25,7 @@ class TurnOptions(TypedDict, total=False):
     topk: int
     seed: int | None
     normalize: bool | None
+    guidance: float | None
 
 
 class Conversation:
@@ -73,7 +74,10 @@ class Conversation:
         started = time.perf_counter()
         speaker = check_speaker(speaker)
         sampling = SamplingOptions(
-            options.get("temperature", DEFAULT_TEMPERATURE), options.get("topk", DEFAULT_TOPK), options.get("seed")
+            options.get("temperature", DEFAULT_TEMPERATURE),
+            options.get("topk", DEFAULT_TOPK),
+            options.get("seed"),
+            options.get("guidance"),
         )
         plan = VoicePlan(self._voices_with(speaker), defaults=False)
         stream = self.generator.stream_planned(

@@ -92,6 +92,7 @@ class Generator:
         *,
         voice: str | Voice | None = None,
         normalize: bool | None = None,
+        guidance: float | None = None,
     ) -> Tensor:
         """The text as audio: float32 `[num_samples]` at `sample_rate`, on the CPU; empty if the model ends at once.
 
@@ -101,12 +102,21 @@ class Generator:
         the n-th, counted round), and so do the context's other speakers; "none" turns that off. `normalize` says
         whether numbers, abbreviations and the like are spelled out (None: as the checkpoint says).
         `max_audio_length_ms` is at least one frame; speech that reaches it is cut, with a warning. For `temperature`,
-        `topk` and `seed` see `SamplingOptions`.
+        `topk`, `seed` and `guidance` see `SamplingOptions`.
 
         Raises `TextError`, `OptionError`, `AudioError`, `VoiceError` and `ContextError`.
         """
         return self.speak(
-            text, speaker, context, max_audio_length_ms, temperature, topk, seed, voice=voice, normalize=normalize
+            text,
+            speaker,
+            context,
+            max_audio_length_ms,
+            temperature,
+            topk,
+            seed,
+            voice=voice,
+            normalize=normalize,
+            guidance=guidance,
         ).audio
 
     def speak(
@@ -121,10 +131,20 @@ class Generator:
         *,
         voice: str | Voice | None = None,
         normalize: bool | None = None,
+        guidance: float | None = None,
     ) -> Speech:
         """`generate` with all that is known about the result: codes, seed, why it stopped, times."""
         stream = self.stream(
-            text, speaker, context, max_audio_length_ms, temperature, topk, seed, voice=voice, normalize=normalize
+            text,
+            speaker,
+            context,
+            max_audio_length_ms,
+            temperature,
+            topk,
+            seed,
+            voice=voice,
+            normalize=normalize,
+            guidance=guidance,
         )
         for _ in stream:
             pass
@@ -143,6 +163,7 @@ class Generator:
         *,
         voice: str | Voice | None = None,
         normalize: bool | None = None,
+        guidance: float | None = None,
     ) -> SpeechStream:
         """The same audio in chunks of whole frames, each as soon as it is made; see `SpeechStream`.
 
@@ -154,7 +175,7 @@ class Generator:
             plan = VoicePlan(defaults=False)
         else:
             plan = VoicePlan({} if voice is None else {speaker: self.find_voice(voice)})
-        options = SamplingOptions(temperature, topk, seed)
+        options = SamplingOptions(temperature, topk, seed, guidance)
         segments = self.coded(context)
         return self.stream_planned(
             text, speaker, segments, plan, options, max_audio_length_ms, normalize=normalize, started=started

@@ -29,7 +29,7 @@ def load(
     offline: bool = False,
     voices_dir: str | os.PathLike[str] | None = None,
 ) -> Generator:
-    """A generator from the bundled model (None), a folder or file, or a hub id such as "sesame/csm-1b".
+    """A generator from the bundled model (None or "parlor"), a folder or file, or a hub id such as "sesame/csm-1b".
 
     `device` is "auto" (CUDA where there is one, else the CPU) or a torch device; `dtype` that of the model, by default
     float32 on a CPU and bfloat16 on CUDA, while the codec is always float32; `quantize` must be None for now.
@@ -118,7 +118,7 @@ def bundled_model() -> Path:
 
 
 def _source(model: str | os.PathLike[str] | None) -> str | os.PathLike[str]:
-    if model is None:
+    if model is None or (model == DEFAULT_MODEL and not os.path.exists(model)):
         return bundled_model()
     if not isinstance(model, str | os.PathLike) or not str(model).strip():
         raise OptionError(f"model {model!r}; expected a folder, a file, or a hub id such as sesame/csm-1b")

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from duologue.config import MAX_GUIDANCE
 from duologue.errors import OptionError
 
 DEFAULT_TEMPERATURE = 0.9
@@ -32,18 +33,23 @@ class SamplingOptions:
     """How codes are drawn, for codebook 0 and the depth decoder alike. Raises `OptionError` for bad values.
 
     `temperature` is in [0, 100], 0 being greedy; `topk` at least 1 (the codebook size or more keeps all codes); `seed`
-    a whole number in [0, 2**63), or None for a fresh one (see `seeded`).
+    a whole number in [0, 2**63), or None for a fresh one (see `seeded`). `guidance`, in [0, 10], moves the logits away
+    from those of the same rows without the text to be spoken, to that many times their distance: 1 leaves them alone,
+    more holds closer to the text, None is what the model's config says.
     """
 
     temperature: float = DEFAULT_TEMPERATURE
     topk: int = DEFAULT_TOPK
     seed: int | None = None
+    guidance: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "temperature", check_number("temperature", self.temperature, 0, MAX_TEMPERATURE))
         object.__setattr__(self, "topk", _whole("topk", self.topk, 1, None))
         if self.seed is not None:
             object.__setattr__(self, "seed", _whole("seed", self.seed, 0, _MAX_SEED))
+        if self.guidance is not None:
+            object.__setattr__(self, "guidance", check_number("guidance", self.guidance, 0, MAX_GUIDANCE))
 
     def seeded(self) -> SamplingOptions:
         """These options with a seed: its own, or a fresh one of 32 bits."""
@@ -83,21 +89,49 @@ def _whole(name: str, value: object, lowest: int, highest: int | None) -> int:
 
 @dataclass(frozen=True)
 class BatchSampling:
-    """The options of a batch as tensors: `temperature [B, 1]` float32, `topk [B, 1]` int64, and the largest top-k."""
+    """The options of a batch as tensors: `temperature [B, 1]` float32, `topk [B, 1]` int64, and the largest top-k.
+
+    `guided [G]` int64 are the rows whose guidance, `guidance [G, 1]` float32, is not 1.
+    """
 
     temperature: Tensor
     topk: Tensor
     max_topk: int
+    guided: Tensor
+    guidance: Tensor
 
     @classmethod
-    def of(cls, options: Sequence[SamplingOptions], num_valid: int, device: torch.device | str) -> BatchSampling:
+    def of(
+        cls,
+        options: Sequence[SamplingOptions],
+        num_valid: int,
+        device: torch.device | str,
+        *,
+        default_guidance: float = 1.0,
+    ) -> BatchSampling:
         """One row an entry of `options`; `num_valid` is the number of codes that may be drawn."""
         topk = [min(item.topk, num_valid) for item in options]
+        guidance = [default_guidance if item.guidance is None else item.guidance for item in options]
+        guided = [row for row, strength in enumerate(guidance) if strength != 1]
         return cls(
             torch.tensor([[item.temperature] for item in options], dtype=torch.float32, device=device),
             torch.tensor([[count] for count in topk], dtype=torch.int64, device=device),
             max(topk),
+            torch.tensor(guided, dtype=torch.int64, device=device),
+            torch.tensor([guidance[row] for row in guided], dtype=torch.float32, device=device)[:, None],
         )
+
+    def guide(self, logits: Tensor) -> Tensor:
+        """Logits `[B + G, V]`, the last `G` those of the guided rows without their text `-> [B, V]`.
+
+        Source: Ho and Salimans, "Classifier-Free Diffusion Guidance" (2022), on the logits of an autoregressive model.
+        """
+        count = len(logits) - len(self.guided)
+        if count == len(logits):
+            return logits
+        with_text, without_text = logits[:count].float(), logits[count:].float()
+        moved = without_text + self.guidance * (with_text[self.guided] - without_text)
+        return with_text.index_copy(0, self.guided, moved)
 
 
 def draw_gumbel(out: Tensor, generator: torch.Generator) -> Tensor:

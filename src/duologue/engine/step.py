@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from duologue.engine.sampling import BatchSampling, SamplingOptions, draw_gumbel, sample
-from duologue.frames import Rows, is_end
+from duologue.frames import Rows, is_end, without_text
 from duologue.model.csm import CSM
 from duologue.nn.transformer import TransformerState
 
@@ -34,35 +34,47 @@ class FrameRequest:
 
 
 class FrameStep:
-    """The depth loop of one frame for a batch of `B` rows, with the buffers that it needs."""
+    """The depth loop of one frame for a batch of `B` requests, with the buffers that it needs.
+
+    A guided request has a second row, which follows the same frames without having read the text; `follows [B + G]`
+    says which request each row belongs to.
+    """
 
     def __init__(self, model: CSM, sampling: BatchSampling) -> None:
         self.model = model
         self.sampling = sampling
-        batch, weight = len(sampling.temperature), model.codebook0_head.weight
+        self.follows = torch.cat(
+            (torch.arange(len(sampling.temperature), device=sampling.guided.device), sampling.guided)
+        )
+        batch, weight = len(self.follows), model.codebook0_head.weight
         self._depth = model.init_depth_state(batch)
         self._first = torch.zeros(batch, 2, model.config.backbone.dim, device=weight.device, dtype=weight.dtype)
 
     def __call__(self, hidden: Tensor, noise: Tensor) -> Tensor:
-        """`hidden [B, D]` of the newest rows and Gumbel `noise [B, K, V]` `->` the next frame `[B, K]` int64."""
+        """`hidden [B + G, D]` of the newest rows, Gumbel `noise [B, K, V]` `->` the next frame `[B, K]` int64."""
         model, depth = self.model, self._depth
         # What the cache still holds lies beyond every row's length, where nothing looks.
         depth.lengths.zero_()
         depth.extent = 0
         codes = [self._draw(model.codebook0_logits(hidden), noise[:, 0])]
         self._first[:, 0] = hidden
-        self._first[:, 1] = model.embed_audio(codes[0], 0)
+        self._first[:, 1] = model.embed_audio(codes[0][self.follows], 0)
         inputs = self._first
         for codebook in range(1, model.num_codebooks):
             output = model.depth_step(inputs, depth)  # [B, depth dim]
             codes.append(self._draw(model.depth_head(output, codebook), noise[:, codebook]))
-            inputs = model.embed_audio(codes[-1], codebook)[:, None]  # [B, 1, D]
+            inputs = model.embed_audio(codes[-1][self.follows], codebook)[:, None]  # [B + G, 1, D]
         return torch.stack(codes, dim=1)
 
     def _draw(self, logits: Tensor, noise: Tensor) -> Tensor:
         options = self.sampling
         return sample(
-            logits, noise, options.temperature, options.topk, self.model.config.codebook_size, options.max_topk
+            options.guide(logits),
+            noise,
+            options.temperature,
+            options.topk,
+            self.model.config.codebook_size,
+            options.max_topk,
         )
 
 
@@ -147,7 +159,7 @@ class FrameIterator(Iterator[list[Tensor | None]]):
             self._begin()
         else:
             alive = torch.tensor([reason is None for reason in self.stop_reasons])
-            num_valid = None if bool(alive.all()) else alive.to(self._device, torch.int64)
+            num_valid = None if bool(alive.all()) else alive.to(self._device, torch.int64)[self._frame_step.follows]
             hidden = self._model(self._tokens, self._mask, self._state, num_valid)
             self._hidden = hidden[:, -1]
         for index, reason in enumerate(self.stop_reasons):
@@ -155,7 +167,7 @@ class FrameIterator(Iterator[list[Tensor | None]]):
                 draw_gumbel(self._noise[index], self._generators[index])
         assert self._hidden is not None
         frame = self._frame_step(self._hidden, self._noise.to(self._device))
-        self._tokens[:, 0, :-1] = frame
+        self._tokens[:, 0, :-1] = frame[self._frame_step.follows]
         return frame.cpu()
 
     def _begin(self) -> None:
@@ -163,12 +175,19 @@ class FrameIterator(Iterator[list[Tensor | None]]):
         config, batch = model.config, len(requests)
         self._device = model.codebook0_head.weight.device
         capacity = max(len(request.rows) + request.max_frames for request in requests)
-        self._state = model.init_state(batch, capacity)
-        self._hidden = prefill(model, [request.rows for request in requests], self._state)
-        sampling = BatchSampling.of([request.sampling for request in requests], config.codebook_size, self._device)
+        sampling = BatchSampling.of(
+            [request.sampling for request in requests],
+            config.codebook_size,
+            self._device,
+            default_guidance=config.guidance,
+        )
+        prompts = [request.rows for request in requests]
+        prompts += [without_text(prompts[row]) for row in sampling.guided.tolist()]
+        self._state = model.init_state(len(prompts), capacity)
+        self._hidden = prefill(model, prompts, self._state)
         self._frame_step = FrameStep(model, sampling)
         self._noise = torch.zeros(batch, config.num_codebooks, config.audio_vocab_size)
-        self._tokens = torch.zeros(batch, 1, config.num_codebooks + 1, dtype=torch.int64, device=self._device)
+        self._tokens = torch.zeros(len(prompts), 1, config.num_codebooks + 1, dtype=torch.int64, device=self._device)
         self._mask = torch.ones_like(self._tokens, dtype=torch.bool)
         self._mask[..., -1] = False
 

@@ -32,6 +32,7 @@ EXAMPLE: Final = "A: Hey, how are you doing?"
 _OPTION_TYPES: Final[dict[str, type[int] | type[float]]] = {
     "temperature": float,
     "topk": int,
+    "guidance": float,
     "seed": int,
     "max_audio_length_ms": float,
 }
