@@ -61,12 +61,17 @@ class Import:
     at_module_level: bool
 
 
+def is_for_types_only(node: ast.AST) -> bool:
+    """Whether it is an `if TYPE_CHECKING:`, whose imports no program runs."""
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
 def imports_of(tree: ast.Module, package: str) -> Iterator[Import]:
     """Every import in a module; `package` is the dotted package it lies in, which relative imports start from."""
     late = {
         id(inner)
         for outer in ast.walk(tree)
-        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or is_for_types_only(outer)
         for inner in ast.walk(outer)
     }
     for node in ast.walk(tree):

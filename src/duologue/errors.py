@@ -56,3 +56,7 @@ class VoiceError(DuologueError):
 
 class TrainingError(DuologueError):
     """Training that cannot go on: no usable data, a loss that is not finite, a changed configuration."""
+
+
+class EvaluationError(DuologueError):
+    """An evaluation that cannot be run: an unknown suite or system, a missing instrument, a report that is not one."""

@@ -11,6 +11,7 @@ import torch
 import duologue
 from duologue.audio import write_audio
 from duologue.config import MimiConfig
+from duologue.data.conversations import TurnStore
 from duologue.data.corpus import PcmStore
 from duologue.data.teacher import feature_path
 from duologue.train.loop import LoopConfig
@@ -116,6 +117,24 @@ def test_the_checkpoint_loads_and_speaks(trained: tuple[pipeline.Work, Path]) ->
     assert bool(speech.audio.isfinite().all())
     again = generator.speak("Hello there.", seed=1, max_audio_length_ms=800)
     assert torch.equal(speech.codes, again.codes)
+
+
+def test_a_trained_model_is_trained_further(
+    trained: tuple[pipeline.Work, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "BATCH_ROWS", 400)
+    work, folder = trained
+    earlier = duologue.load(folder)
+    config = dataclasses.replace(configs.csm_continuation(earlier.model.config, minutes=1), loop=toy_loop(4))
+    further = pipeline.Work(work.corpora, tmp_path, threads=1)
+    turns = TurnStore(work.path("turns"))
+    model = pipeline.make_csm(further, config, turns, earlier.codec, earlier.model)
+    before, after = (m.codebook0_head.weight.detach() for m in (earlier.model, model))
+    assert 0 < float((after - before).norm()) < 0.5 * float(before.norm())  # from there, not from nothing
+    pipeline.export(further, model, earlier.codec, turns, tmp_path / "parlor")
+    generator = duologue.load(tmp_path / "parlor")
+    assert generator.model.config.guidance == configs.GUIDANCE > 1
+    assert generator.voices.fingerprint == earlier.voices.fingerprint
 
 
 def test_finished_steps_are_not_run_again(trained: tuple[pipeline.Work, Path]) -> None:

@@ -73,9 +73,9 @@ def converse(
     """Speak a written conversation: every turn is said with the turns before it in mind.
 
     Every speaker gets a voice of the model's unless --voice or the script
-    names one. In YAML or JSON, a turn may have a voice, temperature, topk, guidance,
-    seed and max_audio_length_ms of its own, and audio, the path of a recording
-    that is played instead of spoken:
+    names one. In YAML or JSON, a turn may have a voice, temperature, topk,
+    guidance, seed and max_audio_length_ms of its own, and audio, the path of a
+    recording that is played instead of spoken:
 
       voices:
         A: NAME

@@ -23,6 +23,7 @@ GATED_REPOSITORY: Final = "sesame/csm-1b"
 EXTRAS: Final = {
     "train": "training the codec and the speech model",
     "eval": "measuring word errors, voice similarity and sound quality",
+    "render": "more speech for training, spoken by Piper",
     "dev": "the tests, which compare with other implementations",
 }
 

@@ -1,0 +1,1 @@
+"""Evaluation of speech systems, ours and others: suites, instruments, figures with intervals, reports."""

@@ -1,0 +1,46 @@
+"""Small text files: read whole with the reason why not, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import Final
+
+from duologue.errors import EvaluationError
+
+MAX_BYTES: Final = 64 << 20  # a key or a rater's answers are some kilobytes
+
+
+def read_text(path: Path, expected: str) -> str:
+    """The UTF-8 text of a file. Raises `EvaluationError`, which says that `expected` should be given."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise EvaluationError(f"{path} is larger than {MAX_BYTES >> 20} MiB; give {expected}")
+        return data.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise EvaluationError(f"{path} does not exist; give {expected}") from None
+    except IsADirectoryError:
+        raise EvaluationError(f"{path} is a folder; give {expected}") from None
+    except UnicodeDecodeError:
+        raise EvaluationError(f"{path} is not UTF-8 text; give {expected}") from None
+    except OSError as error:
+        raise EvaluationError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all. Raises `EvaluationError` where the system refuses."""
+    temporary = path.with_name(f".duologue-{secrets.token_hex(8)}.part")
+    try:
+        if path.exists() and not path.is_file():
+            raise EvaluationError(f"cannot write {path}: it is not a file; give a file name")
+        try:
+            with open(temporary, "x", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise EvaluationError(f"cannot write {path}: {error.strerror or error}") from None

@@ -1,0 +1,274 @@
+"""The report of a run: every figure with count and interval, every row behind it, and what it was made with.
+
+`report.json` is the report; the Markdown and HTML pages are views of it, and `compare` reads nothing else.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from duologue.config import JsonConfig
+from duologue.errors import ConfigError, EvaluationError
+from duologue.eval.clips import System
+from duologue.eval.files import read_text, write_text
+from duologue.eval.instruments import Instruments
+from duologue.eval.lines import load_lines
+from duologue.eval.measure import Row
+from duologue.eval.metrics import METRICS, Metric
+from duologue.eval.run import Results
+from duologue.eval.statistics import Difference
+from duologue.eval.suites import Suite
+
+SCHEMA = 1
+WHOLE = "all"
+_PACKAGES = (
+    "duologue",
+    "torch",
+    "ctranslate2",
+    "faster-whisper",
+    "jiwer",
+    "whisper-normalizer",
+    "Resemblyzer",
+    "speechmos",
+    "onnxruntime",
+    "praat-parselmouth",
+)
+
+
+@dataclass(frozen=True)
+class ReportedFigure(JsonConfig):
+    """One figure of one system in one group of a suite ("all": the suite as a whole)."""
+
+    system: str
+    group: str
+    metric: str
+    title: str
+    unit: str
+    better: str
+    value: float | None
+    low: float | None
+    high: float | None
+    count: int
+
+
+@dataclass(frozen=True)
+class SystemRows(JsonConfig):
+    """The utterances of one system in a suite; `skipped` says why there are none, where there are none by design."""
+
+    system: str
+    skipped: str | None
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class SuiteReport(JsonConfig):
+    """One suite: its figures, and the rows that they are made of."""
+
+    name: str
+    title: str
+    lists: dict[str, Any]
+    figures: tuple[ReportedFigure, ...]
+    systems: tuple[SystemRows, ...]
+
+
+@dataclass(frozen=True)
+class EvaluationReport(JsonConfig):
+    """All of a run. `machine` and `versions` say what it was made on, `command` how to make it again."""
+
+    schema: int
+    created: str
+    command: str
+    seed: int
+    limit: int | None
+    machine: dict[str, Any]
+    versions: dict[str, Any]
+    instruments: dict[str, Any]
+    systems: dict[str, Any]
+    suites: tuple[SuiteReport, ...]
+
+
+def make_report(
+    results: Results,
+    systems: Sequence[System],
+    suites: Sequence[Suite],
+    instruments: Instruments,
+    *,
+    command: str,
+    seed: int,
+    limit: int | None,
+) -> EvaluationReport:
+    """Adds up the rows of a run."""
+    return EvaluationReport(
+        schema=SCHEMA,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=command,
+        seed=seed,
+        limit=limit,
+        machine=describe_machine(),
+        versions=installed_versions(),
+        instruments={
+            "recognizer": instruments.recognizer.name,
+            "speaker_encoder": instruments.speaker_encoder.name,
+            "quality_judge": instruments.quality_judge.name,
+        },
+        systems={system.name: system.describe() for system in systems},
+        suites=tuple(_suite_report(suite, results) for suite in suites),
+    )
+
+
+def _suite_report(suite: Suite, results: Results) -> SuiteReport:
+    figures: list[ReportedFigure] = []
+    systems: list[SystemRows] = []
+    for system, by_suite in results.rows.items():
+        rows = by_suite.get(suite.name, [])
+        systems.append(SystemRows(system, results.skipped[system].get(suite.name), tuple(rows)))
+        if rows:
+            figures += figures_of(system, rows, [METRICS[name] for name in suite.metrics])
+    lists = {
+        name: {"version": load_lines(name).version, "fingerprint": load_lines(name).fingerprint} for name in suite.lists
+    }
+    return SuiteReport(suite.name, suite.title, lists, tuple(figures), tuple(systems))
+
+
+def figures_of(system: str, rows: Sequence[Row], metrics: Iterable[Metric]) -> list[ReportedFigure]:
+    """Every metric over all rows, and over each group where there are several."""
+    groups = list(dict.fromkeys(row.group for row in rows))
+    parts: list[tuple[str, Sequence[Row]]] = [(WHOLE, rows)]
+    if len(groups) > 1:
+        parts += [(group, [row for row in rows if row.group == group]) for group in groups]
+    made = []
+    for metric in metrics:
+        for group, part in parts:
+            figure = metric.figure(part)
+            made.append(
+                ReportedFigure(
+                    system=system,
+                    group=group,
+                    metric=metric.name,
+                    title=metric.title,
+                    unit=metric.unit,
+                    better=metric.better,
+                    value=figure.value,
+                    low=figure.low,
+                    high=figure.high,
+                    count=figure.count,
+                )
+            )
+    return made
+
+
+def write_report(report: EvaluationReport, folder: Path) -> Path:
+    """Writes `report.json` into `folder`, whole, and returns its path."""
+    path = folder / "report.json"
+    write_text(path, json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+def read_report(path: Path) -> EvaluationReport:
+    """Reads `report.json`, or the one in a folder. Raises `EvaluationError` for what is not a report of this schema."""
+    path = path / "report.json" if path.is_dir() else path
+    try:
+        values = json.loads(read_text(path, "the report.json of a run, or its folder"))
+    except json.JSONDecodeError as error:
+        raise EvaluationError(f"{path} is not a report of duologue eval ({error})") from error
+    schema = values.get("schema") if isinstance(values, dict) else None
+    if schema != SCHEMA:
+        raise EvaluationError(f"{path} has report schema {schema!r}; this duologue reads {SCHEMA}")
+    try:
+        return EvaluationReport.from_dict(values, str(path))
+    except ConfigError as error:
+        raise EvaluationError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class ComparedFigure:
+    """One metric in one suite: how far the second lies above the first, on the utterances that both measured."""
+
+    suite: str
+    metric: Metric
+    first: str
+    second: str
+    difference: Difference
+
+
+def compare_reports(first: EvaluationReport, second: EvaluationReport) -> list[ComparedFigure]:
+    """Pairs the systems of two reports by name, or the only system of each, suite by suite and metric by metric.
+
+    Raises `EvaluationError` where no system pairs or no suite is in both.
+    """
+    names = [(name, name) for name in first.systems if name in second.systems]
+    if len(first.systems) == len(second.systems) == 1:
+        names = [(next(iter(first.systems)), next(iter(second.systems)))]
+    if not names:
+        raise EvaluationError(
+            f"the reports share no system: {', '.join(first.systems)} in one, {', '.join(second.systems)} in the other"
+        )
+    later = {suite.name: suite for suite in second.suites}
+    shared = [(suite, later[suite.name]) for suite in first.suites if suite.name in later]
+    if not shared:
+        raise EvaluationError("the reports share no suite: there is nothing to compare")
+    made = []
+    for before, after in shared:
+        metrics = dict.fromkeys(figure.metric for figure in before.figures)
+        for old_name, new_name in names:
+            rows = [_rows(suite, name) for suite, name in ((before, old_name), (after, new_name))]
+            for metric in (METRICS[name] for name in metrics if name in METRICS):
+                difference = metric.difference(*rows)
+                if difference.count:
+                    made.append(ComparedFigure(before.name, metric, old_name, new_name, difference))
+    return made
+
+
+def _rows(suite: SuiteReport, system: str) -> tuple[Row, ...]:
+    return next((entry.rows for entry in suite.systems if entry.system == system), ())
+
+
+def describe_machine() -> dict[str, Any]:
+    """The processor, its cores and torch's threads, the memory, the accelerator."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gb": _memory_gb(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # another operating system
+    return platform.processor() or "unknown"
+
+
+def _memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def installed_versions() -> dict[str, Any]:
+    """Versions of the packages that the figures depend on; None for one that is not installed."""
+    versions: dict[str, Any] = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions

@@ -1,0 +1,116 @@
+"""Recordings under test: real speech, or what another system once said.
+
+The folder holds `manifest*.jsonl`, one JSON object a line: `{"file": "a.wav", "text": "...", "voice": "..."}`, where
+`voice` is optional, or a conversation as in the training corpus, `{"file", "sample_rate", "turns": [{"voice", "text",
+"start", "end"}]}`, of which every turn is a recording.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from duologue.audio import read_audio
+from duologue.errors import AudioError, EvaluationError
+from duologue.eval.clips import Clip, OwnLine, Request, Sound, SpeechError
+
+_MARGIN_S = 0.1
+
+
+@dataclass(frozen=True)
+class _Recording:
+    path: Path
+    text: str
+    voice: str | None
+    start_s: float | None = None
+    end_s: float | None = None
+
+
+class RecordedSystem:
+    """Plays the recording of the line that is asked for, and nothing else."""
+
+    has_context = False
+    is_timed = False
+
+    def __init__(self, name: str, folder: Path, *, pattern: str = "manifest*.jsonl") -> None:
+        """Raises `EvaluationError` for a folder without a manifest, and for a line that lacks what is needed."""
+        self.name = name
+        self._folder, self._pattern = folder, pattern
+        manifests = sorted(folder.glob(pattern)) if folder.is_dir() else []
+        if not manifests:
+            raise EvaluationError(
+                f"no {pattern} in {folder}; expected one with a line "
+                '{"file": "a.wav", "text": "what it says"} for each recording'
+            )
+        self._recordings: dict[str, _Recording] = {}
+        for manifest in manifests:
+            self._read(manifest)
+        if not self._recordings:
+            raise EvaluationError(f"the manifests in {folder} name no recordings")
+        self._opened: tuple[Path, Sound] | None = None
+
+    def _read(self, manifest: Path) -> None:
+        for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                entry = json.loads(line)
+                path = manifest.parent / entry["file"]
+                stem = Path(entry["file"]).with_suffix("").as_posix()
+                if "turns" not in entry:
+                    voice = entry.get("voice")
+                    self._recordings[stem] = _Recording(path, str(entry["text"]), None if voice is None else str(voice))
+                    continue
+                rate = int(entry["sample_rate"])
+                for index, turn in enumerate(entry["turns"]):
+                    span = int(turn["start"]) / rate, int(turn["end"]) / rate
+                    self._recordings[f"{stem}.{index}"] = _Recording(path, str(turn["text"]), str(turn["voice"]), *span)
+            except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+                raise EvaluationError(f"{manifest}:{number}: not a line of a manifest ({error!r})") from error
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "kind": "recordings",
+            "folder": self._folder.name,
+            "manifests": self._pattern,
+            "recordings": len(self._recordings),
+        }
+
+    def voices(self) -> list[str]:
+        return sorted({item.voice for item in self._recordings.values() if item.voice is not None})
+
+    def prompt(self, voice: str) -> Sound | None:
+        """The voice's first recording of two seconds or more, or its first."""
+        own = [item for item in self._recordings.values() if item.voice == voice]
+        for item in own:
+            sound = self._open(item)
+            if sound.duration_s >= 2.0:
+                return sound
+        return self._open(own[0]) if own else None
+
+    def own_lines(self) -> list[OwnLine]:
+        return [OwnLine(key, item.text, item.voice) for key, item in self._recordings.items()]
+
+    def speak(self, request: Request) -> Clip:
+        item = self._recordings.get(str(request.facts.get("own_line", "")))
+        if item is None:
+            raise SpeechError("there is no recording of this line")
+        return Clip(self._open(item))
+
+    def _open(self, item: _Recording) -> Sound:
+        try:
+            if self._opened is None or self._opened[0] != item.path:
+                self._opened = item.path, Sound(*read_audio(item.path))
+        except AudioError as error:
+            raise SpeechError(str(error)) from error
+        whole = self._opened[1]
+        if item.start_s is None or item.end_s is None:
+            return whole
+        first = max(0, round((item.start_s - _MARGIN_S) * whole.sample_rate))
+        last = round((item.end_s + _MARGIN_S) * whole.sample_rate)
+        part = whole.pcm[first:last]
+        if not len(part):
+            raise SpeechError(f"{item.path}: the turn lies beyond the recording's end")
+        return Sound(part, whole.sample_rate)
