@@ -21,7 +21,7 @@ from duologue.errors import DuologueError, TrainingError
 from duologue.eval.clips import Request
 from duologue.eval.instruments import Instruments
 from duologue.eval.markdown import figure_text
-from duologue.eval.measure import Meter, Row
+from duologue.eval.measure import Meter, Row, hear_prompts
 from duologue.eval.metrics import METRICS
 from duologue.eval.statistics import Figure
 from duologue.eval.systems import ModelSystem
@@ -46,13 +46,7 @@ def measure(
     system: ModelSystem, instruments: Instruments, lines: Sequence[str], voice: str, out: Path | None
 ) -> list[Row]:
     """Speaks every line with seed = its index, and measures it; the recordings go to `out`."""
-    prompts = {}
-    for name in system.voices():
-        prompt = system.prompt(name)
-        heard = None if prompt is None else instruments.speaker_encoder(prompt.pcm, prompt.sample_rate)
-        if heard is not None:
-            prompts[name] = heard
-    meter = Meter(instruments, prompts=prompts)
+    meter = Meter(instruments, prompts=hear_prompts(system, instruments))
     rows = []
     for index, text in enumerate(lines):
         request = Request(f"unseen/{index:03d}", "unseen", text, seed=index, voice=voice)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from duologue.config import JsonConfig
 from duologue.eval import acoustics
-from duologue.eval.clips import Chunk, Clip, Request
+from duologue.eval.clips import Chunk, Clip, Request, System
 from duologue.eval.instruments import Instruments, similarity
 from duologue.eval.words import WordErrors, WordScorer
 
@@ -93,14 +93,8 @@ class Meter:
     def failed(self, suite: str, request: Request, reason: str, *, voice: str | None = None) -> Row:
         """The row of an utterance that was not delivered."""
         return Row(
-            suite=suite,
-            group=request.group,
-            id=request.id,
-            text=request.text,
-            seed=request.seed,
-            voice=voice,
             failure=reason,
-            facts=_kept(request.facts),
+            **_asked_fields(suite, request, voice),
             **_word_fields(self.best_reading(request.text, request.facts.get("accepted", ()), "")),
         )
 
@@ -125,12 +119,6 @@ class Meter:
                 **self._likeness(clip, voice),
             }
         return Row(
-            suite=suite,
-            group=request.group,
-            id=request.id,
-            text=request.text,
-            seed=request.seed,
-            voice=voice,
             heard=heard,
             heard_words=tuple(
                 {"text": word.text, "start_s": round(word.start_s, 3), "end_s": round(word.end_s, 3)}
@@ -144,7 +132,7 @@ class Meter:
             total_s=clip.total_s,
             first_audio_s=clip.chunks[0].arrived_s if clip.chunks else None,
             underruns=underruns(clip.chunks) if clip.chunks else None,
-            facts=_kept(request.facts),
+            **_asked_fields(suite, request, voice),
             **_word_fields(errors),
             **measured,
         )
@@ -164,6 +152,17 @@ class Meter:
         return {"similarity": own, "right_voice_first": all(own > other for other in others) if others else None}
 
 
+def hear_prompts(system: System, instruments: Instruments) -> dict[str, Voice]:
+    """The voices of a system by name, as the speaker encoder hears their prompts; those without one are left out."""
+    prompts = {}
+    for voice in system.voices():
+        sound = system.prompt(voice)
+        heard = None if sound is None else instruments.speaker_encoder(sound.pcm, sound.sample_rate)
+        if heard is not None:
+            prompts[voice] = heard
+    return prompts
+
+
 def underruns(chunks: Sequence[Chunk]) -> int:
     """How often a player that starts with the first chunk and never skips runs dry before the next one arrives."""
     count, played_until = 0, chunks[0].arrived_s
@@ -173,6 +172,18 @@ def underruns(chunks: Sequence[Chunk]) -> int:
             played_until = chunk.arrived_s
         played_until += chunk.audio_s
     return count
+
+
+def _asked_fields(suite: str, request: Request, voice: str | None) -> dict[str, Any]:
+    return {
+        "suite": suite,
+        "group": request.group,
+        "id": request.id,
+        "text": request.text,
+        "seed": request.seed,
+        "voice": voice,
+        "facts": _kept(request.facts),
+    }
 
 
 def _word_fields(errors: WordErrors) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from duologue.errors import AudioError, ConfigError, EvaluationError
 from duologue.eval.clips import Request, Sound, SpeechError, System
 from duologue.eval.files import read_text, write_text
 from duologue.eval.instruments import Instruments
-from duologue.eval.measure import Meter, Row, Voice
+from duologue.eval.measure import Meter, Row, hear_prompts
 from duologue.eval.suites import Suite
 
 _UNNAMED = "unnamed"
@@ -121,17 +121,8 @@ class Performer:
     def meter(self) -> Meter:
         """Loads the instruments and listens to the voices' prompts, once, when first something is to be measured."""
         if self._meter is None:
-            self._meter = Meter(self._instruments, prompts=self._prompts())
+            self._meter = Meter(self._instruments, prompts=hear_prompts(self.system, self._instruments))
         return self._meter
-
-    def _prompts(self) -> dict[str, Voice]:
-        prompts = {}
-        for voice in self.system.voices():
-            sound = self.system.prompt(voice)
-            heard = None if sound is None else self._instruments.speaker_encoder(sound.pcm, sound.sample_rate)
-            if heard is not None:
-                prompts[voice] = heard
-        return prompts
 
     def suite(self, name: str) -> SuiteRun:
         """A context in which requests of one suite are performed."""
