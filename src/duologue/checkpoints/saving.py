@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from duologue.checkpoints.loading import read_codec, read_csm
 from duologue.checkpoints.registry import TOKENIZER_FILE
 from duologue.checkpoints.rules import module_shapes, write
 from duologue.codec.mimi import Mimi
-from duologue.errors import CheckpointError, OptionError
+from duologue.errors import CheckpointError, DuologueWarning, OptionError
 from duologue.model.csm import CSM
 
 MAX_SHARD_BYTES = 5_000_000_000
@@ -52,7 +53,8 @@ def save_checkpoint(
     Tensors keep their dtype unless `dtype` (the speech model's) or `codec_dtype` says otherwise; the codebooks' sums
     keep it even then, and are float32 in all layouts but the native one. `max_shard_bytes` bounds the files of
     transformers' layouts; the others have one per network.
-    `tokenizer_path` is copied as `tokenizer.json`, and `voices_folder` as `voices/` (native only).
+    `tokenizer_path` is copied as `tokenizer.json`, and `voices_folder` as `voices/` (native only). Warns where the
+    layout has no place for the model's guidance.
 
     Raises `OptionError` for an unknown layout or a missing part, and `CheckpointError` when the folder is already there
     (unless `overwrite`, which replaces all of it) or cannot be written.
@@ -97,6 +99,13 @@ def save_checkpoint(
             _copy_tokenizer(Path(tokenizer_path), work)
         if voices_folder is not None:
             shutil.copytree(voices_folder, work / native.VOICES_FOLDER)
+    if model is not None and layout != "native" and model.config.guidance != 1:
+        warnings.warn(
+            f"the {layout} layout has no place for guidance {model.config.guidance:g}: ask for it when speaking from "
+            f"{destination}",
+            DuologueWarning,
+            stacklevel=2,
+        )
     return destination
 
 
