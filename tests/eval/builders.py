@@ -68,7 +68,6 @@ def instruments(folder: Path, scripted: Scripted | None = None) -> Instruments:
 class Speaker:
     """A system with two voices of 150 and 250 Hz; fails for texts in `failing`."""
 
-    has_context = False
     is_timed = True
 
     def __init__(self, name: str = "speaker", failing: tuple[str, ...] = ()) -> None:

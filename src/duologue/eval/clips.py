@@ -90,7 +90,6 @@ class System(Protocol):
     """A speech system under test."""
 
     name: str
-    has_context: bool
     is_timed: bool
 
     def describe(self) -> dict[str, Any]:

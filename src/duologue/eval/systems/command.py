@@ -23,7 +23,6 @@ _FIELDS = {"text", "wav", "voice", "seed"}
 class CommandSystem:
     """Runs the command once an utterance, without a shell: a field is part of one argument, whatever it holds."""
 
-    has_context = False
     is_timed = True
 
     def __init__(self, name: str, template: str, *, voices: tuple[str, ...] = (), timeout_s: float = TIMEOUT_S) -> None:

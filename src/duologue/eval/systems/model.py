@@ -18,7 +18,6 @@ CAP_S = 20.0
 class ModelSystem:
     """Speaks with a loaded generator; every utterance has the cap `cap_s`, so that a model that never stops shows."""
 
-    has_context = True
     is_timed = True
 
     def __init__(

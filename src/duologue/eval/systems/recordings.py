@@ -31,7 +31,6 @@ class _Recording:
 class RecordedSystem:
     """Plays the recording of the line that is asked for, and nothing else."""
 
-    has_context = False
     is_timed = False
 
     def __init__(self, name: str, folder: Path, *, pattern: str = "manifest*.jsonl") -> None:

@@ -38,7 +38,6 @@ class ServerOptions:
 class ServerSystem:
     """Asks for one wav file an utterance. Its times include the way there and back."""
 
-    has_context = False
     is_timed = True
 
     def __init__(self, name: str, url: str, options: ServerOptions | None = None) -> None:
