@@ -9,10 +9,10 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 PYTHON_SOURCES = $(wildcard src tests recipes benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo test check eval-smoke format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.stamp-runtime ## speak examples/hello.txt into conversation.wav
 	$(BIN)/duologue converse examples/hello.txt -o conversation.wav
@@ -23,8 +23,11 @@ test: $(VENV)/.stamp-dev ## run the default tests (offline, on a CPU); PYTEST_AR
 check: $(VENV)/.stamp-dev ## lint, format, types and import layering
 	$(BIN)/ruff check $(PYTHON_SOURCES)
 	$(BIN)/ruff format --check $(PYTHON_SOURCES)
-	$(BIN)/mypy --strict src recipes
+	$(BIN)/mypy --strict src recipes benchmarks
 	$(BIN)/python -m pytest tests/test_layering.py
+
+eval-smoke: $(VENV)/.stamp-dev ## score the bundled model on a short list, and compare with its model card
+	$(BIN)/python -m recipes.parlor.gate
 
 format: $(VENV)/.stamp-dev ## put the sources into the house format
 	$(BIN)/ruff check --fix $(PYTHON_SOURCES)

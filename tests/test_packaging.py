@@ -46,6 +46,17 @@ def test_foreign_implementations_are_for_development_alone(project: dict) -> Non
             assert not {"transformers", "moshi"} & {Requirement(line).name for line in lines}
 
 
+def test_a_wheel_holds_everything_that_is_read_at_run_time(repository: Path) -> None:
+    from hatchling.builders.wheel import WheelBuilder
+
+    held = {Path(file.distribution_path) for file in WheelBuilder(str(repository)).recurse_included_files()}
+    package = repository / "src" / "duologue"
+    read = [path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    kinds = {path.suffix for path in read}
+    assert {".py", ".json", ".opus", ".safetensors", ".html", ".typed"} <= kinds
+    assert {path.relative_to(repository / "src") for path in read} <= held
+
+
 def test_the_readme_is_the_package_page(repository: Path, project: dict) -> None:
     if (repository / "README.md").exists():
         assert project.get("readme") == "README.md", 'add readme = "README.md" to [project] in pyproject.toml'

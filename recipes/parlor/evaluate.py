@@ -24,7 +24,7 @@ from duologue.eval.markdown import figure_text
 from duologue.eval.measure import Meter, Row, hear_prompts
 from duologue.eval.metrics import METRICS
 from duologue.eval.statistics import Figure
-from duologue.eval.systems import ModelSystem
+from duologue.eval.systems import ModelOptions, ModelSystem
 
 METRIC_NAMES = ("wer", "misunderstood", "cap", "similarity", "right_voice", "overall", "trailing_silence", "rtf_p50")
 
@@ -46,7 +46,7 @@ def measure(
     system: ModelSystem, instruments: Instruments, lines: Sequence[str], voice: str, out: Path | None
 ) -> list[Row]:
     """Speaks every line with seed = its index, and measures it; the recordings go to `out`."""
-    meter = Meter(instruments, prompts=hear_prompts(system, instruments))
+    meter = Meter(instruments, prompts=hear_prompts(system.prompt, system.voices(), instruments))
     rows = []
     for index, text in enumerate(lines):
         request = Request(f"unseen/{index:03d}", "unseen", text, seed=index, voice=voice)
@@ -69,15 +69,13 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         lines = unseen_lines(arguments.corpus, arguments.lines)
-        generator = duologue.load(arguments.model)
-        voice = arguments.voice or generator.voices.shipped_names[0]
         system = ModelSystem(
             "parlor",
-            generator,
+            lambda: duologue.load(arguments.model),
             source=str(arguments.model),
-            temperature=arguments.temperature,
-            guidance=arguments.guidance,
+            options=ModelOptions(voice=arguments.voice, temperature=arguments.temperature, guidance=arguments.guidance),
         )
+        voice = system.voices()[0]
         if arguments.out is not None:
             arguments.out.mkdir(parents=True, exist_ok=True)
         rows = measure(system, Instruments(Path(tempfile.gettempdir())), lines, voice, arguments.out)

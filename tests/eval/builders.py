@@ -1,5 +1,6 @@
 """Instruments with known answers, and systems that say what they are told."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from duologue.eval.clips import Chunk, Clip, OwnLine, Request, Sound, SpeechError
 from duologue.eval.instruments import HeardWord, Instruments, Quality, Transcript
+from duologue.eval.phones import SpokenVariant
 
 RATE = 16_000
 
@@ -46,6 +48,18 @@ class Scripted:
         return Quality(3.0, 4.0, 2.5, 3.5)
 
 
+class _Judge:
+    """Finds the second way of saying a word in recordings below 0.9 s, the first in others; no word below 0.3 s."""
+
+    name = "scripted"
+
+    def __call__(
+        self, pcm: torch.Tensor, sample_rate: int, text: str, word: str, variants: Sequence[str]
+    ) -> SpokenVariant | None:
+        seconds = len(pcm) / sample_rate
+        return None if seconds < 0.3 else SpokenVariant(int(seconds < 0.9), 1.0, 0.0, seconds)
+
+
 class _Instrument:
     def __init__(self, call: Any) -> None:
         self.name, self._call = "scripted", call
@@ -62,18 +76,27 @@ def instruments(folder: Path, scripted: Scripted | None = None) -> Instruments:
         recognizer_override=_Instrument(scripted.transcript),
         speaker_encoder_override=_Instrument(scripted.voice),
         quality_judge_override=_Instrument(scripted.quality),
+        pronunciation_judge_override=_Judge(),
     )
 
 
 class Speaker:
     """A system with two voices of 150 and 250 Hz; fails for texts in `failing`."""
 
+    speaks = True
     is_timed = True
 
-    def __init__(self, name: str = "speaker", failing: tuple[str, ...] = ()) -> None:
-        self.name, self.failing = name, failing
+    def __init__(self, name: str = "speaker", failing: tuple[str, ...] = (), takes_context: bool = False) -> None:
+        self.name, self.failing, self.takes_context = name, failing, takes_context
+        self.is_open = False
         self.asked: list[Request] = []
         self.interrupt_after: int | None = None
+
+    def open(self) -> None:
+        self.is_open = True
+
+    def close(self) -> None:
+        self.is_open = False
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "test"}
@@ -95,4 +118,4 @@ class Speaker:
             raise SpeechError("no free slot")
         hertz = 250.0 if request.voice == "high" else 150.0
         chunks = (Chunk(0.1, 0.5), Chunk(0.9, 0.5))
-        return Clip(Sound(buzz(1.0, hertz), RATE), 1.0, chunks, "end")
+        return Clip(Sound(buzz(1.0, hertz), RATE), 1.0, chunks, "end", memory_mb=100.0)

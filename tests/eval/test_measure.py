@@ -63,7 +63,8 @@ def test_the_nearest_accepted_reading_counts(tmp_path: Path) -> None:
 
 
 def test_what_was_not_delivered_counts_as_silence(tmp_path: Path) -> None:
-    row = make_meter(tmp_path).failed("s", request("We went home early."), "no free slot", voice="low")
+    missed = Request("plain/002", "plain", "We went home early.", seed=7)
+    row = make_meter(tmp_path).failed("s", missed, "no free slot", voice="low")
     assert row.failure == "no free slot" and row.deletions == row.num_words == 4
     good = make_meter(tmp_path).measure("s", request(), Clip(Sound(buzz(), RATE), stop_reason="end"))
     figures = {name: METRICS[name].figure([row, good]) for name in METRICS}

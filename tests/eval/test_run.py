@@ -7,9 +7,18 @@ import pytest
 
 from duologue.errors import EvaluationError
 from duologue.eval.markdown import comparison_markdown, report_markdown
-from duologue.eval.report import EvaluationReport, compare_reports, make_report, read_report, write_report
-from duologue.eval.run import clip_path, run
+from duologue.eval.report import (
+    EvaluationReport,
+    ReportedFigure,
+    SuiteReport,
+    compare_reports,
+    make_report,
+    read_report,
+    write_report,
+)
+from duologue.eval.run import run
 from duologue.eval.suites import SUITES, find_suites
+from duologue.eval.takes import clip_path
 from tests.eval.builders import Scripted, Speaker, instruments
 
 TWO = ("similarity", "stopping")
@@ -21,6 +30,10 @@ def execute(folder: Path, *speakers: Speaker, scripted: Scripted | None = None, 
     return make_report(results, speakers, suites, tools, command="test", seed=seed, limit=3)
 
 
+def by_group_of(suite: SuiteReport) -> dict[tuple[str, str], ReportedFigure]:
+    return {(figure.group, figure.metric): figure for figure in suite.figures}
+
+
 def comparable(report: EvaluationReport) -> dict[str, object]:
     return report.to_dict() | {"created": None}
 
@@ -30,10 +43,11 @@ def test_a_report_has_every_figure_with_its_count(tmp_path: Path) -> None:
     assert [suite.name for suite in report.suites] == list(TWO)
     similarity, stopping = report.suites
     assert {figure.metric for figure in similarity.figures} == set(SUITES["similarity"].metrics)
-    by_group = {(f.group, f.metric): f for f in stopping.figures}
+    by_group = by_group_of(stopping)
     assert by_group["all", "cap"].count == 6 and by_group["tempting", "cap"].count == 3
     right = next(f for f in similarity.figures if f.metric == "right_voice")
-    assert right.value == 100 and right.count == 3
+    assert right.value == 100 and right.count == 6
+    assert by_group_of(similarity)["single", "right_voice"].count == 3
     assert similarity.lists["similarity"]["version"] >= 1
     assert (tmp_path / "clips" / "speaker" / "similarity" / "single" / "001.wav").is_file()
     manifest = (tmp_path / "clips" / "speaker" / "stopping" / "manifest.jsonl").read_text().splitlines()
@@ -60,12 +74,13 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     speaker.interrupt_after = 4
     with pytest.raises(KeyboardInterrupt):
         execute(folder, speaker, scripted=scripted)
-    rows = folder / "rows" / "speaker" / "stopping.jsonl"
-    with rows.open("a") as file:
+    assert scripted.calls == 0  # nothing is measured before all is spoken
+    takes = folder / "takes" / "speaker" / "similarity.jsonl"
+    with takes.open("a") as file:
         file.write('{"key": "half a li')  # what a kill in the middle of a write leaves
     later = Speaker()
     report = execute(folder, later, scripted=scripted)
-    assert len(speaker.asked) == 4 and len(later.asked) == 5 and scripted.calls == 9
+    assert len(speaker.asked) == 4 and len(later.asked) == 8 and scripted.calls == 12
     assert comparable(report) == comparable(whole)
     finished = Speaker()
     assert comparable(execute(folder, finished)) == comparable(whole) and not finished.asked

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from duologue.cli import groups, listening, options, terminal
+from duologue.cli import calibration, groups, listening, options, terminal
 from duologue.errors import EvaluationError
 
 if TYPE_CHECKING:
@@ -20,14 +21,6 @@ if TYPE_CHECKING:
 # What servers under test are sent as their bearer token.
 TOKEN_VARIABLE: Final = "DUOLOGUE_EVAL_TOKEN"
 _TEXT_WIDTH: Final = 50
-_HEADLINES: Final = {
-    "intelligibility": "wer",
-    "robustness": "wer",
-    "similarity": "similarity",
-    "naturalness": "overall",
-    "stopping": "stops_badly",
-    "speed": "rtf_p50",
-}
 
 
 def register(app: typer.Typer) -> None:
@@ -36,6 +29,7 @@ def register(app: typer.Typer) -> None:
     group.callback()(groups.grouped(evaluate))
     group.command("compare")(groups.grouped(compare))
     listening.register(group)
+    calibration.register(group)
     app.add_typer(group, name="eval")
 
 
@@ -60,7 +54,7 @@ def evaluate(
         typer.Option(
             "--system",
             metavar="NAME=KIND:WHAT",
-            help="Any system; KIND is model, server, command or recordings. Repeatable.",
+            help="Any system; KIND is model, server, command, recordings or codec. Repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -81,11 +75,12 @@ def evaluate(
     machine: options.Machine,
     messages: options.Messages,
 ) -> None:
-    """Measure speech systems: words, voice, sound, endings, speed.
+    """Measure speech systems: words, voice, sound, endings, context, speed.
 
     Every figure has its count and a bootstrap 95 % interval. FOLDER gets
-    report.json, report.md and the clips; a run that was interrupted goes on
-    where it stopped. Systems side by side make one report.
+    report.html to look at, report.md, report.json and the clips; a run that
+    was interrupted goes on where it stopped. Systems side by side make one
+    report.
 
     Examples:
 
@@ -103,13 +98,14 @@ def evaluate(
     from duologue.eval.files import write_text
     from duologue.eval.instruments import Instruments
     from duologue.eval.markdown import report_markdown
+    from duologue.eval.page import report_html
     from duologue.eval.report import make_report, write_report
     from duologue.eval.run import Progress, run
     from duologue.eval.suites import ALL, find_suites
 
     suites = find_suites(suite or [ALL])
     is_quiet = messages.quiet or messages.as_json
-    systems = _open_systems(model or [], system or [], machine, offline, voice, is_quiet)
+    systems = _open_systems(model or [], system or [], _Opener(machine, offline, voice, is_quiet))
     instruments = Instruments(
         options.user_folder() / "cache", asr=asr, threads=machine.threads or os.cpu_count() or 1, offline=offline
     )
@@ -117,19 +113,25 @@ def evaluate(
 
         def report_progress(progress: Progress) -> None:
             text = terminal.clip(progress.text, _TEXT_WIDTH)
-            show(f"{progress.done + 1} of {progress.total}: {progress.system}, {progress.suite}: {text}")
+            step = f"{progress.doing} {progress.done + 1} of {progress.total}"
+            show(f"{step}: {progress.system}, {progress.suite}: {text}")
 
         results = run(systems, suites, out, instruments, limit=limit, seed=seed, progress=report_progress)
         show("adding up …")
         made = make_report(results, systems, suites, instruments, command=_command(), seed=seed, limit=limit)
-    path = write_report(made, out)
-    write_text(out / "report.md", report_markdown(made))
+        path = write_report(made, out)
+        write_text(out / "report.md", report_markdown(made))
+        show("drawing the page …")
+        write_text(out / "report.html", report_html(made, out))
     if messages.as_json:
         terminal.emit_json({"report": str(path), "figures": _headlines(made)}, sys.stdout)
     elif not messages.quiet:
         for line in _headlines(made):
-            typer.echo(f"{line['system']}, {line['suite']}: {line['title']} {line['text']}")
-        terminal.say(f"{path}: {sum(len(suite.figures) for suite in made.suites)} figures; {out / 'report.md'} to read")
+            where = line["suite"] if line["group"] == "all" else f"{line['suite']}, {line['group']}"
+            typer.echo(f"{line['system']}, {where}: {line['title']} {line['text']}")
+        terminal.say(
+            f"{path}: {sum(len(suite.figures) for suite in made.suites)} figures; {out / 'report.html'} to read"
+        )
 
 
 def compare(
@@ -159,6 +161,7 @@ def compare(
             "differences": [
                 {
                     "suite": item.suite,
+                    "group": item.group,
                     "metric": item.metric.name,
                     "unit": item.metric.unit,
                     "first": item.first,
@@ -173,22 +176,52 @@ def compare(
     )
 
 
-def _open_systems(
-    models: list[str], systems: list[str], machine: options.Machine, offline: bool, voice: str | None, quiet: bool
-) -> list[System]:
-    from duologue.eval.systems import ModelSystem
+@dataclass(frozen=True)
+class _Opener:
+    """Opens what is under test in this process, as the options say."""
+
+    machine: options.Machine
+    offline: bool
+    voice: str | None
+    quiet: bool
+
+    def model(self, name: str, source: str) -> System:
+        from duologue.eval.systems import ModelOptions, ModelSystem
+
+        asked = options.ModelSource(source, offline=self.offline)
+        return ModelSystem(
+            name,
+            lambda: options.load_generator(asked, self.machine, self.quiet),
+            source=source,
+            options=ModelOptions(voice=self.voice),
+        )
+
+    def codec(self, name: str, source: str, num_codebooks: int | None) -> System:
+        from duologue.eval.systems import CodecSystem
+
+        asked = options.ModelSource(source, offline=self.offline)
+        return CodecSystem(
+            name,
+            lambda: options.load_codec(asked, self.machine, self.quiet),
+            source=source,
+            num_codebooks=num_codebooks,
+        )
+
+
+def _open_systems(models: list[str], systems: list[str], opener: _Opener) -> list[System]:
+    """All systems, each of which has been loaded once, so that bad input is told before anything is spoken."""
     from duologue.eval.systems.naming import open_system, parse_system
 
-    def open_model(name: str, source: str) -> System:
-        generator = options.load_generator(options.ModelSource(source, offline=offline), machine, quiet)
-        return ModelSystem(name, generator, source=source, voice=voice)
-
-    addresses = [parse_system(text) for text in systems]  # before a model is loaded: bad input is told at once
-    opened: list[System] = [open_model(_model_name(source), source) for source in models]
+    addresses = [parse_system(text) for text in systems]
     token = os.environ.get(TOKEN_VARIABLE)
-    opened += [open_system(address, open_model, token=token) for address in addresses]
+    opened = [opener.model(_model_name(source), source) for source in models]
+    opened += [open_system(address, opener, token=token) for address in addresses]
     if not opened:
         raise EvaluationError("no system to measure; give --model parlor, or --system NAME=KIND:WHAT")
+    for system in opened:
+        system.open()
+        if len(opened) > 1:
+            system.close()
     return opened
 
 
@@ -199,13 +232,15 @@ def _model_name(source: str) -> str:
 
 
 def _headlines(made: EvaluationReport) -> list[dict[str, Any]]:
-    """One figure a system and suite: the one that a reader looks for first."""
+    """For each system and suite the figure that a reader looks for first, by group where it has none over all."""
     from duologue.eval.markdown import with_interval
+    from duologue.eval.report import headlines
 
     return [
         {
             "system": figure.system,
             "suite": suite.name,
+            "group": figure.group,
             "metric": figure.metric,
             "title": figure.title,
             "value": figure.value,
@@ -215,8 +250,7 @@ def _headlines(made: EvaluationReport) -> list[dict[str, Any]]:
             "text": with_interval(figure),
         }
         for suite in made.suites
-        for figure in suite.figures
-        if figure.group == "all" and figure.metric == _HEADLINES.get(suite.name)
+        for figure in headlines(suite)
     ]
 
 

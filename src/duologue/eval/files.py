@@ -1,11 +1,12 @@
-"""Small text files: read whole with the reason why not, written whole or not at all."""
+"""Small text files: read whole with the reason why not, written whole or not at all; and journals, which only grow."""
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from duologue.errors import EvaluationError
 
@@ -44,3 +45,41 @@ def write_text(path: Path, text: str) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise EvaluationError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+class Journal:
+    """A file of JSON values by key, one a line, each written as soon as it is known; usable in a `with` block.
+
+    A line that was being written when the program was ended is passed over when the file is opened again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[str, dict[str, Any]] = {}
+
+    def __enter__(self) -> Journal:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        text = self._path.read_text(encoding="utf-8", errors="replace") if self._path.exists() else ""
+        for line in text.splitlines():
+            try:
+                entry = json.loads(line)
+                self._known[entry["key"]] = entry["value"]
+            except (json.JSONDecodeError, KeyError, TypeError):
+                continue
+        self._file = self._path.open("a", encoding="utf-8", newline="\n")
+        if text and not text.endswith("\n"):
+            self._file.write("\n")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The value last written for the key."""
+        return self._known.get(key)
+
+    def put(self, key: str, value: dict[str, Any]) -> None:
+        """Adds a line."""
+        self._file.write(json.dumps({"key": key, "value": value}, ensure_ascii=False) + "\n")
+        self._file.flush()
+        self._known[key] = value

@@ -1,4 +1,4 @@
-"""What listens: a recogniser, a speaker encoder, a judge of sound quality. Each is loaded once, on first use.
+"""What listens: a recogniser, a speaker encoder, judges of sound and pronunciation. Each is loaded once, on first use.
 
 Every instrument is a Protocol, so that another one can take its place; a report names those it was made with. Sources
 of the defaults: faster-whisper (Whisper in CTranslate2), Resemblyzer (GE2E: Wan et al., "Generalized End-to-End Loss
@@ -21,6 +21,7 @@ from torch import Tensor
 from duologue.audio import resample
 from duologue.checkpoints.whisper import bundled_whisper
 from duologue.errors import CheckpointError, EvaluationError
+from duologue.eval.phones import PocketsphinxJudge, PronunciationJudge
 
 _RATE: Final = 16_000  # of every instrument here
 _WHISPER_SIZES: Final = ("tiny", "base", "small", "medium", "large-v1", "large-v2", "large-v3", "turbo")
@@ -187,6 +188,7 @@ class Instruments:
     recognizer_override: Recognizer | None = None
     speaker_encoder_override: SpeakerEncoder | None = None
     quality_judge_override: QualityJudge | None = None
+    pronunciation_judge_override: PronunciationJudge | None = None
 
     @functools.cached_property
     def recognizer(self) -> Recognizer:
@@ -204,6 +206,11 @@ class Instruments:
     def quality_judge(self) -> QualityJudge:
         """Sound quality."""
         return self.quality_judge_override or DnsmosJudge()
+
+    @functools.cached_property
+    def pronunciation_judge(self) -> PronunciationJudge:
+        """Which way a word was said."""
+        return self.pronunciation_judge_override or PocketsphinxJudge()
 
 
 def similarity(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> float:

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final
 
+from duologue.audio import read_audio
 from duologue.config import JsonConfig
 from duologue.errors import ConfigError, EvaluationError
+from duologue.eval.clips import Sound
 
 LISTS: Final = (
     "intelligibility",
@@ -27,6 +29,7 @@ LISTS: Final = (
     "context",
     "homographs",
     "pronunciation",
+    "codec",
 )
 
 _ID: Final = re.compile(r"[a-z]+(?:-[a-z]+)*/[0-9]+(?:\.[0-9]+)?")
@@ -36,6 +39,7 @@ _BESIDES: Final[dict[str, tuple[str, ...]]] = {
     "similarity/drift": ("speaker",),
     "homographs": ("word", "sense", "phones", "other_phones"),
     "pronunciation": ("word", "role", "variants"),
+    "codec": ("file", "digest"),
 }
 
 
@@ -49,7 +53,8 @@ class Line(JsonConfig):
 
     A homograph line holds `word` once; its `sense` here is said as `phones`, the other one as `other_phones`. A
     pronunciation line holds `word` once, in a turn that is `role` "context" or the "answer" with the same number;
-    `variants` are the ways to say it.
+    `variants` are the ways to say it. A line of the codec's list is a recording in `lists/recordings`, whose SHA-256
+    begins with `digest`.
     """
 
     id: str
@@ -62,6 +67,8 @@ class Line(JsonConfig):
     other_phones: str = ""
     role: str = ""
     variants: tuple[str, ...] = ()
+    file: str = ""
+    digest: str = ""
 
     @property
     def group(self) -> str:
@@ -120,6 +127,18 @@ def load_lines(name: str) -> LineList:
     except (OSError, UnicodeDecodeError) as error:
         raise EvaluationError(f"{file} cannot be read ({error}); reinstall duologue") from error
     return parse_lines(text, name, str(file))
+
+
+def load_recording(line: Line) -> Sound:
+    """The recording of a line that has one; raises `EvaluationError` for a file that is not the published one."""
+    file = resources.files("duologue").joinpath("eval", "lists", "recordings", line.file)
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise EvaluationError(f"{file} cannot be read ({error}); reinstall duologue") from error
+    if not hashlib.sha256(data).hexdigest().startswith(line.digest):
+        raise EvaluationError(f"{file} is not the recording of {line.id} that was published; reinstall duologue")
+    return Sound(*read_audio(data))
 
 
 def parse_lines(text: str, name: str, where: str) -> LineList:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from duologue.eval.report import ComparedFigure, EvaluationReport, ReportedFigure, SuiteReport
+from duologue.eval.report import WHOLE, ComparedFigure, EvaluationReport, ReportedFigure, SuiteReport
 
 
 def number(value: float | None, unit: str) -> str:
     """A value as it is printed: as many digits as it deserves, and its unit."""
     if value is None:
         return "–"
-    digits = {"%": 1, "ms": 0, "Hz": 0, "dB": 1, "s": 2}.get(unit, 2)
+    digits = {"%": 1, "points": 1, "ms": 0, "MB": 0, "Hz": 0, "dB": 1}.get(unit, 2)
     return f"{value:.{digits}f}" + (f" {unit}" if unit else "")
 
 
@@ -57,9 +57,11 @@ def _suite(suite: SuiteReport, systems: Sequence[str]) -> list[str]:
     for metric, group in dict.fromkeys((figure.metric, figure.group) for figure in suite.figures):
         found = [figures.get((name, group, metric)) for name in shown]
         title = next(figure.title for figure in found if figure is not None)
-        label = title if group == "all" else f"{title}, {group}"
+        label = title if group == WHOLE else f"{title}, {group}"
         rows.append([label, *("" if figure is None else with_interval(figure) for figure in found)])
     lines += _table(["measure", *shown], rows)
+    if suite.notes:
+        lines += ["", *(f"- {note}" for note in suite.notes)]
     failures = [(entry.system, row) for entry in suite.systems for row in entry.rows if row.failure is not None]
     if failures:
         lines += ["", "Not delivered:", ""]
@@ -83,7 +85,7 @@ def comparison_markdown(compared: Sequence[ComparedFigure]) -> str:
             [
                 names,
                 item.suite,
-                metric.title,
+                metric.title if item.group == WHOLE else f"{metric.title}, {item.group}",
                 f"{value} {metric.unit}".strip(),
                 interval,
                 str(difference.count),
@@ -119,4 +121,6 @@ def _described(about: object) -> str:
 
 
 def _limit(limit: int | None) -> str:
-    return "all lines" if limit is None else f"the first {limit} lines of each group"
+    if limit is None:
+        return "all lines"
+    return "the first line of each group" if limit == 1 else f"the first {limit} lines of each group"

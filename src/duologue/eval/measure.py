@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from duologue.config import JsonConfig
 from duologue.eval import acoustics
-from duologue.eval.clips import Chunk, Clip, Request, System
-from duologue.eval.instruments import Instruments, similarity
+from duologue.eval.clips import Chunk, Clip, Request, Sound
+from duologue.eval.instruments import Instruments, Transcript, similarity
 from duologue.eval.words import WordErrors, WordScorer
 
 LEAST_SECONDS = 0.2  # less than this is no speech: nothing is understood, nothing else is measured
@@ -27,7 +27,8 @@ class Row(JsonConfig):
     `failure` is the reason why there is no clip; the utterance then counts as not understood, with all words missing.
     Times and silences are in seconds, pace in syllables per second, pitch in Hz, level in dB of full scale.
     `similarity` is to the voice's prompt, `right_voice_first` whether no other voice's prompt is nearer. `underruns`
-    counts how often a player that begins with the first chunk would have had to wait.
+    counts how often a player that begins with the first chunk would have had to wait. `measures` are those that only
+    its suite has.
     """
 
     suite: str
@@ -63,6 +64,10 @@ class Row(JsonConfig):
     total_s: float | None = None
     first_audio_s: float | None = None
     underruns: int | None = None
+    memory_mb: float | None = None
+    codes: tuple[tuple[int, ...], ...] = ()
+    codebook_size: int | None = None
+    measures: dict[str, float] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -79,6 +84,22 @@ class Row(JsonConfig):
     def real_time_factor(self) -> float | None:
         """Computing time over audio time."""
         return self.total_s / self.duration_s if self.total_s is not None and self.duration_s else None
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """A clip that has sound in it, and what it can be compared with: `reference` where its request names one, `prompt`
+    the voice that it should be as the speaker encoder hears it."""
+
+    request: Request
+    clip: Clip
+    instruments: Instruments
+    reference: Sound | None = None
+    prompt: Voice | None = None
+
+
+Measure = Callable[[Heard], dict[str, float]]
+"""What only some suites want to know, by name; empty where it does not apply."""
 
 
 class Meter:
@@ -98,44 +119,76 @@ class Meter:
             **_word_fields(self.best_reading(request.text, request.facts.get("accepted", ()), "")),
         )
 
-    def measure(self, suite: str, request: Request, clip: Clip, *, voice: str | None = None) -> Row:
-        """The row of a clip; `voice` is the name among the prompts that it should sound like."""
-        pcm, rate = clip.sound.pcm, clip.sound.sample_rate
-        spoken = clip.sound.duration_s >= LEAST_SECONDS and acoustics.active_span(pcm, rate).duration_s > 0
-        transcript = self.instruments.recognizer(pcm, rate) if spoken else None
-        heard = transcript.text if transcript is not None else ""
-        errors = self.best_reading(request.text, request.facts.get("accepted", ()), heard)
-        measured: dict[str, Any] = {}
-        if spoken:
-            quality = self.instruments.quality_judge(pcm, rate)
-            measured |= {
-                "signal": quality.signal,
-                "background": quality.background,
-                "overall": quality.overall,
-                "p808": quality.p808,
-                "pace": acoustics.pace(request.text, pcm, rate),
-                "pitch_hz": acoustics.pitch_hz(pcm, rate),
-                "level_db": acoustics.level_db(pcm, rate),
-                **self._likeness(clip, voice),
-            }
+    def measure(
+        self,
+        suite: str,
+        request: Request,
+        clip: Clip,
+        *,
+        voice: str | None = None,
+        reference: Sound | None = None,
+        listens: bool = True,
+        besides: Sequence[Measure] = (),
+    ) -> Row:
+        """The row of a clip; `voice` is the name among the prompts that it should sound like.
+
+        Without `listens` only lengths and times are taken. `besides` are measures of the suite's own, of `reference`
+        perhaps.
+        """
+        heard = self._listen(request, clip, voice, reference, besides) if listens else {}
         return Row(
-            heard=heard,
-            heard_words=tuple(
-                {"text": word.text, "start_s": round(word.start_s, 3), "end_s": round(word.end_s, 3)}
-                for word in (transcript.words if transcript is not None else ())
-            ),
-            loops=self.words.loops(request.text, heard),
             duration_s=clip.sound.duration_s,
-            trailing_silence_s=acoustics.trailing_silence_s(pcm, rate),
-            ends_abruptly=acoustics.ends_abruptly(pcm, rate),
             stop_reason=clip.stop_reason,
             total_s=clip.total_s,
             first_audio_s=clip.chunks[0].arrived_s if clip.chunks else None,
             underruns=underruns(clip.chunks) if clip.chunks else None,
+            memory_mb=clip.memory_mb,
+            codes=clip.codes,
+            codebook_size=clip.codebook_size,
             **_asked_fields(suite, request, voice),
-            **_word_fields(errors),
-            **measured,
+            **heard,
         )
+
+    def _listen(
+        self,
+        request: Request,
+        clip: Clip,
+        voice: str | None,
+        reference: Sound | None,
+        besides: Sequence[Measure],
+    ) -> dict[str, Any]:
+        pcm, rate = clip.sound.pcm, clip.sound.sample_rate
+        spoken = clip.sound.duration_s >= LEAST_SECONDS and acoustics.active_span(pcm, rate).duration_s > 0
+        transcript = self.instruments.recognizer(pcm, rate) if spoken else Transcript("")
+        fields: dict[str, Any] = {
+            "heard": transcript.text,
+            "heard_words": tuple(
+                {"text": word.text, "start_s": round(word.start_s, 3), "end_s": round(word.end_s, 3)}
+                for word in transcript.words
+            ),
+            "loops": self.words.loops(request.text, transcript.text),
+            "trailing_silence_s": acoustics.trailing_silence_s(pcm, rate),
+            "ends_abruptly": acoustics.ends_abruptly(pcm, rate),
+            **_word_fields(self.best_reading(request.text, request.facts.get("accepted", ()), transcript.text)),
+        }
+        if not spoken:
+            return fields
+        quality = self.instruments.quality_judge(pcm, rate)
+        heard = Heard(request, clip, self.instruments, reference, None if voice is None else self.prompts.get(voice))
+        measures: dict[str, float] = {}
+        for measure in besides:
+            measures |= measure(heard)
+        return fields | {
+            "signal": quality.signal,
+            "background": quality.background,
+            "overall": quality.overall,
+            "p808": quality.p808,
+            "pace": acoustics.pace(request.text, pcm, rate),
+            "pitch_hz": acoustics.pitch_hz(pcm, rate),
+            "level_db": acoustics.level_db(pcm, rate),
+            "measures": measures,
+            **self._likeness(clip, voice),
+        }
 
     def best_reading(self, text: str, accepted: Sequence[str], heard: str) -> WordErrors:
         """The errors against the accepted reading that is nearest to what was heard; the text itself by default."""
@@ -152,11 +205,13 @@ class Meter:
         return {"similarity": own, "right_voice_first": all(own > other for other in others) if others else None}
 
 
-def hear_prompts(system: System, instruments: Instruments) -> dict[str, Voice]:
-    """The voices of a system by name, as the speaker encoder hears their prompts; those without one are left out."""
+def hear_prompts(
+    prompt: Callable[[str], Sound | None], voices: Sequence[str], instruments: Instruments
+) -> dict[str, Voice]:
+    """The voices by name, as the speaker encoder hears what `prompt` gives for each; those without are left out."""
     prompts = {}
-    for voice in system.voices():
-        sound = system.prompt(voice)
+    for voice in voices:
+        sound = prompt(voice)
         heard = None if sound is None else instruments.speaker_encoder(sound.pcm, sound.sample_rate)
         if heard is not None:
             prompts[voice] = heard

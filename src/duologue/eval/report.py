@@ -27,7 +27,7 @@ from duologue.eval.measure import Row
 from duologue.eval.metrics import METRICS, Metric
 from duologue.eval.run import Results
 from duologue.eval.statistics import Difference
-from duologue.eval.suites import Suite
+from duologue.eval.suites.suite import Suite
 
 SCHEMA = 1
 WHOLE = "all"
@@ -41,6 +41,8 @@ _PACKAGES = (
     "Resemblyzer",
     "speechmos",
     "onnxruntime",
+    "pocketsphinx",
+    "pystoi",
     "praat-parselmouth",
 )
 
@@ -76,6 +78,8 @@ class SuiteReport(JsonConfig):
 
     name: str
     title: str
+    headline: str
+    notes: tuple[str, ...]
     lists: dict[str, Any]
     figures: tuple[ReportedFigure, ...]
     systems: tuple[SystemRows, ...]
@@ -116,14 +120,23 @@ def make_report(
         limit=limit,
         machine=describe_machine(),
         versions=installed_versions(),
-        instruments={
-            "recognizer": instruments.recognizer.name,
-            "speaker_encoder": instruments.speaker_encoder.name,
-            "quality_judge": instruments.quality_judge.name,
-        },
+        instruments=_instrument_names(instruments, results),
         systems={system.name: system.describe() for system in systems},
         suites=tuple(_suite_report(suite, results) for suite in suites),
     )
+
+
+def _instrument_names(instruments: Instruments, results: Results) -> dict[str, Any]:
+    """What was used, by what for; the judge of pronunciation only where a word was judged."""
+    names = {
+        "recognizer": instruments.recognizer.name,
+        "speaker_encoder": instruments.speaker_encoder.name,
+        "quality_judge": instruments.quality_judge.name,
+    }
+    rows = (row for suites in results.rows.values() for part in suites.values() for row in part)
+    if any("word_found" in row.measures for row in rows):
+        names["pronunciation_judge"] = instruments.pronunciation_judge.name
+    return names
 
 
 def _suite_report(suite: Suite, results: Results) -> SuiteReport:
@@ -133,38 +146,53 @@ def _suite_report(suite: Suite, results: Results) -> SuiteReport:
         rows = by_suite.get(suite.name, [])
         systems.append(SystemRows(system, results.skipped[system].get(suite.name), tuple(rows)))
         if rows:
-            figures += figures_of(system, rows, [METRICS[name] for name in suite.metrics])
+            metrics = [METRICS[name] for name in suite.metrics]
+            figures += figures_of(system, rows, metrics, has_conditions=suite.has_conditions)
     lists = {
         name: {"version": load_lines(name).version, "fingerprint": load_lines(name).fingerprint} for name in suite.lists
     }
-    return SuiteReport(suite.name, suite.title, lists, tuple(figures), tuple(systems))
+    return SuiteReport(suite.name, suite.title, suite.headline, suite.notes(), lists, tuple(figures), tuple(systems))
 
 
-def figures_of(system: str, rows: Sequence[Row], metrics: Iterable[Metric]) -> list[ReportedFigure]:
-    """Every metric over all rows, and over each group where there are several."""
+def figures_of(
+    system: str, rows: Sequence[Row], metrics: Iterable[Metric], *, has_conditions: bool = False
+) -> list[ReportedFigure]:
+    """Every metric over all rows, and over each group where there are several and it has something to count.
+
+    Where the groups are conditions, what counts in them has no figure over all.
+    """
     groups = list(dict.fromkeys(row.group for row in rows))
-    parts: list[tuple[str, Sequence[Row]]] = [(WHOLE, rows)]
-    if len(groups) > 1:
-        parts += [(group, [row for row in rows if row.group == group]) for group in groups]
     made = []
     for metric in metrics:
-        for group, part in parts:
-            figure = metric.figure(part)
-            made.append(
-                ReportedFigure(
-                    system=system,
-                    group=group,
-                    metric=metric.name,
-                    title=metric.title,
-                    unit=metric.unit,
-                    better=metric.better,
-                    value=figure.value,
-                    low=figure.low,
-                    high=figure.high,
-                    count=figure.count,
-                )
-            )
+        parts = [_reported(system, group, metric, rows) for group in groups] if len(groups) > 1 else []
+        counted = [figure for figure in parts if figure.count]
+        if not (has_conditions and counted):
+            made.append(_reported(system, WHOLE, metric, rows))
+        made += counted
     return made
+
+
+def _reported(system: str, group: str, metric: Metric, rows: Sequence[Row]) -> ReportedFigure:
+    figure = metric.figure(rows, None if group == WHOLE else group)
+    return ReportedFigure(
+        system=system,
+        group=group,
+        metric=metric.name,
+        title=metric.title,
+        unit=metric.unit,
+        better=metric.better,
+        value=figure.value,
+        low=figure.low,
+        high=figure.high,
+        count=figure.count,
+    )
+
+
+def headlines(suite: SuiteReport) -> list[ReportedFigure]:
+    """Each system's figures of the metric that a reader looks for first: over all, or by group where there is none."""
+    found = [figure for figure in suite.figures if figure.metric == suite.headline]
+    whole = [figure for figure in found if figure.group == WHOLE]
+    return whole or found
 
 
 def write_report(report: EvaluationReport, folder: Path) -> Path:
@@ -195,6 +223,7 @@ class ComparedFigure:
     """One metric in one suite: how far the second lies above the first, on the utterances that both measured."""
 
     suite: str
+    group: str
     metric: Metric
     first: str
     second: str
@@ -219,14 +248,21 @@ def compare_reports(first: EvaluationReport, second: EvaluationReport) -> list[C
         raise EvaluationError("the reports share no suite: there is nothing to compare")
     made = []
     for before, after in shared:
-        metrics = dict.fromkeys(figure.metric for figure in before.figures)
+        wanted = _compared(before)
         for old_name, new_name in names:
-            rows = [_rows(suite, name) for suite, name in ((before, old_name), (after, new_name))]
-            for metric in (METRICS[name] for name in metrics if name in METRICS):
-                difference = metric.difference(*rows)
+            old, new = _rows(before, old_name), _rows(after, new_name)
+            for metric, group in wanted:
+                difference = metric.difference(old, new, None if group == WHOLE else group)
                 if difference.count:
-                    made.append(ComparedFigure(before.name, metric, old_name, new_name, difference))
+                    made.append(ComparedFigure(before.name, group, metric, old_name, new_name, difference))
     return made
+
+
+def _compared(suite: SuiteReport) -> list[tuple[Metric, str]]:
+    """Every metric of the report with "all", or with its groups where it has no figure over all."""
+    groups = dict.fromkeys((figure.metric, figure.group) for figure in suite.figures if figure.metric in METRICS)
+    whole = {name for name, group in groups if group == WHOLE}
+    return [(METRICS[name], group) for name, group in groups if group == WHOLE or name not in whole]
 
 
 def _rows(suite: SuiteReport, system: str) -> tuple[Row, ...]:

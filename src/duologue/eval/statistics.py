@@ -68,6 +68,11 @@ def percentile(share: float) -> Statistic:
     return lambda values: np.asarray(np.percentile(values, share, axis=-1))
 
 
+def maximum(values: Column) -> Column:
+    """The largest of `[..., n]`."""
+    return np.asarray(values.max(axis=-1))
+
+
 def ratio(numerators: Column, denominators: Column) -> Column:
     """Sum over sum, as in a corpus-level word error rate; NaN where the denominators are all zero."""
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -83,6 +88,13 @@ def correlation(first: Column, second: Column) -> Column:
         )
 
 
+def slope(first: Column, second: Column) -> Column:
+    """How much the second rises for each one of the first, along the least-squares line; NaN where that is upright."""
+    centred = first - first.mean(axis=-1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray((centred * second).sum(axis=-1) / np.square(centred).sum(axis=-1))
+
+
 def estimate(statistic: Statistic, *columns: Sequence[float] | Column) -> Figure:
     """The statistic of columns of equal length, one value an utterance, with its interval."""
     data = [np.asarray(column, dtype=np.float64) for column in columns]
@@ -92,7 +104,7 @@ def estimate(statistic: Statistic, *columns: Sequence[float] | Column) -> Figure
     value = _number(statistic(*data))
     if count == 1 or value is None:
         return Figure(value, None, None, count)
-    low, high = _interval(statistic(*(column[_draws(count)] for column in data)))
+    low, high = interval(statistic(*(column[draws(count)] for column in data)))
     return Figure(value, low, high, count)
 
 
@@ -106,17 +118,18 @@ def compare(statistic: Statistic, first: Sequence[Column], second: Sequence[Colu
     value = _number(np.asarray(statistic(*sides[1]) - statistic(*sides[0])))
     if count == 1 or value is None:
         return Difference(value, None, None, count)
-    draws = _draws(count)
-    before, after = (statistic(*(column[draws] for column in side)) for side in sides)
-    low, high = _interval(np.asarray(after - before))
+    drawn = draws(count)
+    before, after = (statistic(*(column[drawn] for column in side)) for side in sides)
+    low, high = interval(np.asarray(after - before))
     return Difference(value, low, high, count)
 
 
-def _draws(count: int) -> npt.NDArray[np.int64]:
+def draws(count: int) -> npt.NDArray[np.int64]:
+    """The bootstrap's samples of `count` utterances: indices `[RESAMPLES, count]`, the same each time."""
     return np.random.default_rng((_SEED, count)).integers(0, count, size=(RESAMPLES, count))
 
 
-def _interval(values: Column) -> tuple[float | None, float | None]:
+def interval(values: Column) -> tuple[float | None, float | None]:
     """The bootstrap percentiles; resamples in which the statistic is undefined are left out."""
     known = values[np.isfinite(values)]
     if not len(known):

@@ -23,6 +23,8 @@ _FIELDS = {"text", "wav", "voice", "seed"}
 class CommandSystem:
     """Runs the command once an utterance, without a shell: a field is part of one argument, whatever it holds."""
 
+    speaks = True
+    takes_context = False
     is_timed = True
 
     def __init__(self, name: str, template: str, *, voices: tuple[str, ...] = (), timeout_s: float = TIMEOUT_S) -> None:
@@ -39,6 +41,12 @@ class CommandSystem:
                 f"the command {template!r} needs {{text}} and {{wav}}, and may have {{voice}} and {{seed}}; "
                 "write braces of its own twice"
             )
+
+    def open(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "command", "command": self._template, "voices": list(self._voices)}

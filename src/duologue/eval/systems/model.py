@@ -4,51 +4,90 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from duologue.audio import resample
+from duologue.codec.mimi import Mimi
 from duologue.engine.generator import Generator
 from duologue.errors import DuologueError, DuologueWarning
+from duologue.eval import memory
 from duologue.eval.clips import Chunk, Clip, OwnLine, Request, Sound, SpeechError
 from duologue.frames import Segment
 
 CAP_S = 20.0
 
 
-class ModelSystem:
-    """Speaks with a loaded generator; every utterance has the cap `cap_s`, so that a model that never stops shows."""
+@dataclass(frozen=True)
+class ModelOptions:
+    """How a model is asked to speak; None is up to its checkpoint.
 
+    `voice` is spoken in where a request names none. An utterance of `cap_s` is cut, so that a model that never stops
+    shows.
+    """
+
+    voice: str | None = None
+    temperature: float | None = None
+    topk: int | None = None
+    guidance: float | None = None
+    cap_s: float = CAP_S
+
+    def sampling(self) -> dict[str, Any]:
+        """The options of sampling that are given."""
+        given = {"temperature": self.temperature, "topk": self.topk, "guidance": self.guidance}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class ModelSystem:
+    """Speaks with a generator that is loaded when it is first needed."""
+
+    speaks = True
+    takes_context = True
     is_timed = True
 
     def __init__(
-        self,
-        name: str,
-        generator: Generator,
-        *,
-        source: str,
-        voice: str | None = None,
-        temperature: float | None = None,
-        topk: int | None = None,
-        guidance: float | None = None,
-        cap_s: float = CAP_S,
+        self, name: str, load: Callable[[], Generator], *, source: str, options: ModelOptions | None = None
     ) -> None:
-        """`voice` is spoken in where a request names none; how codes are drawn is up to the generator unless given."""
+        """`source` is what the report says that `load` loads."""
         self.name = name
-        self.generator = generator
-        self._source, self._voice, self._cap_s = source, voice, cap_s
-        if voice is not None:
-            generator.find_voice(voice)
-        self._sampling = {
-            key: value
-            for key, value in (("temperature", temperature), ("topk", topk), ("guidance", guidance))
-            if value is not None
-        }
+        self._load, self._source, self._options = load, source, options or ModelOptions()
+        self._generator: Generator | None = None
+        self._known_voices: list[str] | None = None
+
+    @property
+    def generator(self) -> Generator:
+        """The loaded generator. Raises what loading raises, and `VoiceError` where it has no such voice."""
+        if self._generator is None:
+            generator = self._load()
+            if self._options.voice is not None:
+                generator.find_voice(self._options.voice)
+            self._generator = generator
+        return self._generator
+
+    def open(self) -> None:
+        _ = self.generator
+
+    def close(self) -> None:
+        self._generator = None
 
     def describe(self) -> dict[str, Any]:
-        return {"kind": "model", "model": self._source, "voice": self._voice, "cap_s": self._cap_s, **self._sampling}
+        options = self._options
+        return {
+            "kind": "model",
+            "model": self._source,
+            "voice": options.voice,
+            "cap_s": options.cap_s,
+            **options.sampling(),
+        }
 
     def voices(self) -> list[str]:
-        return list(self.generator.voices.shipped_names)
+        if self._known_voices is None:
+            first = [] if self._options.voice is None else [self._options.voice]
+            self._known_voices = [*first, *(name for name in self.generator.voices.shipped_names if name not in first)]
+        return list(self._known_voices)
 
     def prompt(self, voice: str) -> Sound | None:
         segments = self.generator.find_voice(voice).segments
@@ -61,29 +100,25 @@ class ModelSystem:
         return None
 
     def speak(self, request: Request) -> Clip:
-        rate = self.generator.sample_rate
+        generator, rate = self.generator, self.generator.sample_rate
         context = [
-            Segment(
-                turn.speaker,
-                turn.text,
-                None if turn.sound is None else resample(turn.sound.pcm, turn.sound.sample_rate, rate),
-            )
+            Segment(turn.speaker, turn.text, None if turn.sound is None else _at(turn.sound, rate))
             for turn in request.context
         ]
-        voice = request.voice or self._voice
+        is_counted = memory.reset_peak()
         started = time.perf_counter()
         chunks = []
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DuologueWarning)  # the cap and what did not fit are in the result
-                stream = self.generator.stream(
+                stream = generator.stream(
                     request.text,
                     request.speaker,
                     context,
-                    max_audio_length_ms=1000 * self._cap_s,
+                    max_audio_length_ms=1000 * self._options.cap_s,
                     seed=request.seed,
-                    voice=voice,
-                    **self._sampling,  # type: ignore[arg-type]
+                    voice=request.voice or self._options.voice,
+                    **self._options.sampling(),
                 )
                 for chunk in stream:
                     chunks.append(Chunk(time.perf_counter() - started, len(chunk) / rate))
@@ -91,5 +126,31 @@ class ModelSystem:
             raise SpeechError(str(error)) from error
         assert stream.result is not None
         return Clip(
-            Sound(stream.result.audio, rate), time.perf_counter() - started, tuple(chunks), stream.result.stop_reason
+            Sound(stream.result.audio, rate),
+            time.perf_counter() - started,
+            tuple(chunks),
+            stream.result.stop_reason,
+            memory.peak_mb() if is_counted else None,
         )
+
+    def recode(self, sound: Sound) -> Clip:
+        return recode(self.generator.codec, sound, self.generator.model.num_codebooks)
+
+
+def recode(codec: Mimi, sound: Sound, num_codebooks: int) -> Clip:
+    """A recording through a codec and back, as long as it was, with the codes of the first `num_codebooks`."""
+    pcm = _at(sound, codec.sample_rate)
+    started = time.perf_counter()
+    device = next(codec.parameters()).device
+    codes = codec.encode(pcm[None, None].to(device))[:, :num_codebooks]  # [1, K, T]
+    decoded = codec.decode(codes)[0, 0, : len(pcm)].cpu()
+    return Clip(
+        Sound(decoded, codec.sample_rate),
+        time.perf_counter() - started,
+        codes=tuple(tuple(row) for row in codes[0].tolist()),
+        codebook_size=codec.config.codebook_size,
+    )
+
+
+def _at(sound: Sound, rate: int) -> Tensor:
+    return resample(sound.pcm, sound.sample_rate, rate)

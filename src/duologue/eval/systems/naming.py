@@ -1,17 +1,16 @@
 """How a system under test is written on one line: `NAME=KIND:WHAT`.
 
 `parlor2=model:runs/parlor`, `espeak=command:espeak-ng -w {wav} -- {text}`, `mine=server:http://127.0.0.1:8000?voice=nova`,
-`real=recordings:../corpus/heldout`.
+`real=recordings:../corpus/heldout`, `mimi=codec:kyutai/mimi#8`.
 """
 
 from __future__ import annotations
 
 import re
 import urllib.parse
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from duologue.errors import EvaluationError
 from duologue.eval.clips import System
@@ -19,9 +18,17 @@ from duologue.eval.systems.command import CommandSystem
 from duologue.eval.systems.recordings import RecordedSystem
 from duologue.eval.systems.server import ServerOptions, ServerSystem
 
-KINDS: Final = ("model", "server", "command", "recordings")
+KINDS: Final = ("model", "server", "command", "recordings", "codec")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _SERVER_FIELDS: Final = {"voice", "model"}
+
+
+class Open(Protocol):
+    """Makes a system of what is under test here: a name, a checkpoint, and for a codec how many codebooks."""
+
+    def model(self, name: str, source: str) -> System: ...
+
+    def codec(self, name: str, source: str, num_codebooks: int | None) -> System: ...
 
 
 @dataclass(frozen=True)
@@ -45,13 +52,18 @@ def parse_system(text: str) -> SystemAddress:
     return SystemAddress(name, kind, what)
 
 
-def open_system(address: SystemAddress, open_model: Callable[[str, str], System], *, token: str | None) -> System:
-    """The system; `open_model(name, model)` loads a Duologue model, `token` is what servers are sent.
+def open_system(address: SystemAddress, open_: Open, *, token: str | None) -> System:
+    """The system; `token` is what servers are sent.
 
     Raises `EvaluationError` and `OptionError`.
     """
     if address.kind == "model":
-        return open_model(address.name, address.what)
+        return open_.model(address.name, address.what)
+    if address.kind == "codec":
+        source, _, count = address.what.partition("#")
+        if count and not count.isdecimal():
+            raise EvaluationError(f"codec {address.what!r}; expected a checkpoint, and perhaps #8 for 8 codebooks")
+        return open_.codec(address.name, source, int(count) if count else None)
     if address.kind == "command":
         return CommandSystem(address.name, address.what)
     if address.kind == "recordings":

@@ -31,6 +31,8 @@ class _Recording:
 class RecordedSystem:
     """Plays the recording of the line that is asked for, and nothing else."""
 
+    speaks = True
+    takes_context = False
     is_timed = False
 
     def __init__(self, name: str, folder: Path, *, pattern: str = "manifest*.jsonl") -> None:
@@ -68,6 +70,12 @@ class RecordedSystem:
                     self._recordings[f"{stem}.{index}"] = _Recording(path, str(turn["text"]), str(turn["voice"]), *span)
             except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
                 raise EvaluationError(f"{manifest}:{number}: not a line of a manifest ({error!r})") from error
+
+    def open(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
     def describe(self) -> dict[str, Any]:
         return {

@@ -38,6 +38,8 @@ class ServerOptions:
 class ServerSystem:
     """Asks for one wav file an utterance. Its times include the way there and back."""
 
+    speaks = True
+    takes_context = False
     is_timed = True
 
     def __init__(self, name: str, url: str, options: ServerOptions | None = None) -> None:
@@ -48,6 +50,12 @@ class ServerSystem:
         self.name = name
         root = url.rstrip("/").removesuffix(_PATH).removesuffix("/v1")
         self._url, self._options = root + _PATH, options or ServerOptions()
+
+    def open(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
     def describe(self) -> dict[str, Any]:
         options = self._options

@@ -1,0 +1,1 @@
+"""Side-by-side programs: Duologue beside other systems, in one run."""
