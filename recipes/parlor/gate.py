@@ -59,16 +59,16 @@ class Recorded:
     count: int
 
 
-def evaluate(folder: Path, system: ModelSystem, instruments: Instruments, *, quiet: bool = False) -> EvaluationReport:
+def evaluate(folder: Path, system: ModelSystem, instruments: Instruments) -> EvaluationReport:
     """The report of the short list."""
     suites = find_suites(SUITES)
 
     def show(progress: Progress) -> None:
-        if not quiet and sys.stderr.isatty():
+        if sys.stderr.isatty():
             print(f"\r{progress.doing} {progress.done + 1} of {progress.total}", end="", file=sys.stderr)
 
     results = run([system], suites, folder, instruments, limit=LIMIT, progress=show)
-    if not quiet and sys.stderr.isatty():
+    if sys.stderr.isatty():
         print(file=sys.stderr)
     return make_report(results, [system], suites, instruments, command="make eval-smoke", seed=0, limit=LIMIT)
 

@@ -54,8 +54,7 @@ def calibrate(
     True recordings have to score well. Other texts, other voices, noise,
     filters, cuts, silence, loops, speed and pitch have to move the measures
     that they should move, and no others. FOLDER gets calibration.json and
-    calibration.md; the exit code is 1 where a row does not hold. Two folders
-    take about six minutes on two cores.
+    calibration.md; the exit code is 1 where a row does not hold.
 
     Examples:
 

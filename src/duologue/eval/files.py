@@ -6,10 +6,12 @@ import json
 import os
 import secrets
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from duologue.errors import EvaluationError
+from duologue.config import JsonConfig
+from duologue.errors import ConfigError, EvaluationError
 
+Read = TypeVar("Read", bound=JsonConfig)
 MAX_BYTES: Final = 64 << 20  # a key or a rater's answers are some kilobytes
 
 
@@ -29,6 +31,24 @@ def read_text(path: Path, expected: str) -> str:
         raise EvaluationError(f"{path} is not UTF-8 text; give {expected}") from None
     except OSError as error:
         raise EvaluationError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def read_schema(path: Path, kind: type[Read], schema: int, what: str) -> Read:
+    """The configuration `kind` from a JSON file whose `schema` is this one; `what` says what was expected.
+
+    Raises `EvaluationError` for a file that is not there, is no JSON, is of another schema or lacks fields.
+    """
+    try:
+        values = json.loads(read_text(path, f"{what} of duologue eval"))
+    except json.JSONDecodeError as error:
+        raise EvaluationError(f"{path} is not {what} of duologue eval ({error})") from error
+    found = values.get("schema") if isinstance(values, dict) else None
+    if found != schema:
+        raise EvaluationError(f"{path} has schema {found!r}; this duologue reads {what} of schema {schema}")
+    try:
+        return kind.from_dict(values, str(path))
+    except ConfigError as error:
+        raise EvaluationError(str(error)) from error
 
 
 def write_text(path: Path, text: str) -> None:

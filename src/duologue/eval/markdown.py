@@ -33,7 +33,7 @@ def with_interval(figure: ReportedFigure) -> str:
 def report_markdown(report: EvaluationReport) -> str:
     """The whole report."""
     lines = ["# Evaluation", "", f"{report.created}, seed {report.seed}, {_limit(report.limit)}.", ""]
-    lines += _table(["system", "what it is"], [[name, _described(about)] for name, about in report.systems.items()])
+    lines += table(["system", "what it is"], [[name, _described(about)] for name, about in report.systems.items()])
     for suite in report.suites:
         lines += ["", f"## {suite.name}: {suite.title}", "", *_suite(suite, list(report.systems))]
     lines += ["", "## Made with", "", f"- `{report.command}`"]
@@ -59,7 +59,7 @@ def _suite(suite: SuiteReport, systems: Sequence[str]) -> list[str]:
         title = next(figure.title for figure in found if figure is not None)
         label = title if group == WHOLE else f"{title}, {group}"
         rows.append([label, *("" if figure is None else with_interval(figure) for figure in found)])
-    lines += _table(["measure", *shown], rows)
+    lines += table(["measure", *shown], rows)
     if suite.notes:
         lines += ["", *(f"- {note}" for note in suite.notes)]
     failures = [(entry.system, row) for entry in suite.systems for row in entry.rows if row.failure is not None]
@@ -93,7 +93,7 @@ def comparison_markdown(compared: Sequence[ComparedFigure]) -> str:
             ]
         )
     header = ["system", "suite", "measure", "difference", "95 % interval", "n", ""]
-    return "\n".join(_table(header, rows)) + "\n"
+    return "\n".join(table(header, rows)) + "\n"
 
 
 def verdict(item: ComparedFigure) -> str:
@@ -106,7 +106,8 @@ def verdict(item: ComparedFigure) -> str:
     return "better" if (difference.value > 0) == (item.metric.better == "higher") else "worse"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table; a cell becomes one line, whatever it holds."""
     return ["| " + " | ".join(_cell(cell) for cell in cells) + " |" for cells in (header, ["---"] * len(header), *rows)]
 
 

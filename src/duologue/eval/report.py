@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from duologue.config import JsonConfig
-from duologue.errors import ConfigError, EvaluationError
+from duologue.errors import EvaluationError
 from duologue.eval.clips import System
-from duologue.eval.files import read_text, write_text
+from duologue.eval.files import read_schema, write_text
 from duologue.eval.instruments import Instruments
 from duologue.eval.lines import load_lines
 from duologue.eval.measure import Row
@@ -120,20 +120,21 @@ def make_report(
         limit=limit,
         machine=describe_machine(),
         versions=installed_versions(),
-        instruments=_instrument_names(instruments, results),
+        instruments=_instrument_names(instruments, results, suites),
         systems={system.name: system.describe() for system in systems},
         suites=tuple(_suite_report(suite, results) for suite in suites),
     )
 
 
-def _instrument_names(instruments: Instruments, results: Results) -> dict[str, Any]:
-    """What was used, by what for; the judge of pronunciation only where a word was judged."""
-    names = {
-        "recognizer": instruments.recognizer.name,
-        "speaker_encoder": instruments.speaker_encoder.name,
-        "quality_judge": instruments.quality_judge.name,
-    }
-    rows = (row for suites in results.rows.values() for part in suites.values() for row in part)
+def _instrument_names(instruments: Instruments, results: Results, suites: Sequence[Suite]) -> dict[str, Any]:
+    """What was used, by what for; what no suite of the run listens with is not loaded for its name."""
+    listening = [suite.name for suite in suites if suite.listens]
+    rows = [row for by_suite in results.rows.values() for name in listening for row in by_suite.get(name, [])]
+    names: dict[str, Any] = {}
+    if rows:
+        names["recognizer"] = instruments.recognizer.name
+        names["speaker_encoder"] = instruments.speaker_encoder.name
+        names["quality_judge"] = instruments.quality_judge.name
     if any("word_found" in row.measures for row in rows):
         names["pronunciation_judge"] = instruments.pronunciation_judge.name
     return names
@@ -205,17 +206,7 @@ def write_report(report: EvaluationReport, folder: Path) -> Path:
 def read_report(path: Path) -> EvaluationReport:
     """Reads `report.json`, or the one in a folder. Raises `EvaluationError` for what is not a report of this schema."""
     path = path / "report.json" if path.is_dir() else path
-    try:
-        values = json.loads(read_text(path, "the report.json of a run, or its folder"))
-    except json.JSONDecodeError as error:
-        raise EvaluationError(f"{path} is not a report of duologue eval ({error})") from error
-    schema = values.get("schema") if isinstance(values, dict) else None
-    if schema != SCHEMA:
-        raise EvaluationError(f"{path} has report schema {schema!r}; this duologue reads {SCHEMA}")
-    try:
-        return EvaluationReport.from_dict(values, str(path))
-    except ConfigError as error:
-        raise EvaluationError(str(error)) from error
+    return read_schema(path, EvaluationReport, SCHEMA, "a report")
 
 
 @dataclass(frozen=True)

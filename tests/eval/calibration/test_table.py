@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from duologue.errors import EvaluationError
-from duologue.eval.calibration.agreement import Agreement
+from duologue.eval.calibration.agreement import AGREEMENTS, Agreement
 from duologue.eval.calibration.conditions import CONDITIONS, UNTOUCHED
 from duologue.eval.calibration.report import (
     SCHEMA,
@@ -77,11 +77,15 @@ def test_rows_of_a_folder_apply_where_it_is_there() -> None:
 
 @pytest.mark.parametrize(("value", "holds"), [(0.1, True), (0.11, False), (None, None)])
 def test_a_direct_call_agrees_or_does_not(value: float | None, holds: bool | None) -> None:
-    agreement = Agreement(
-        "dnsmos", "DNSMOS", "", 0.1, lambda references, rows, show: [] if value is None else [0, value]
-    )
-    result = judge_agreement(agreement, agreement.figure([], []))
-    assert result.holds is holds and result.after == Figure(value, None, None, 0 if value is None else 2)
+    figure = Figure(value, None, None, 0 if value is None else 2)
+    agreement = Agreement("dnsmos", "DNSMOS", "", 0.1, lambda references, rows, show: figure)
+    result = judge_agreement(agreement, agreement.compare([], [], print))
+    assert result.holds is holds and result.after == figure and result.name == "untouched/dnsmos/agreement"
+
+
+@pytest.mark.parametrize("agreement", AGREEMENTS, ids=lambda agreement: agreement.name)
+def test_nothing_to_compare_is_not_measured(agreement: Agreement) -> None:
+    assert agreement.compare([], [], print) == Figure(None, None, None, 0)
 
 
 def make_report() -> CalibrationReport:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,19 +20,12 @@ from duologue.eval.listening import (
     read_ratings,
     write_page,
 )
+from tests.eval.browser import PATIENCE, needs_chromium, open_browser, webdriver
 from tests.eval.listening.builders import FIRST, SECOND, make_system
 from tests.eval.listening.chance import plan_of
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="needs the Python package selenium")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
+pytestmark = needs_chromium
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
-    pytest.mark.skipif(DRIVER is None, reason="needs chromedriver: apt-get install chromium-driver"),
-]
-
-PATIENCE = 60.0  # seconds; a busy machine is no failure
 CLIP_SECONDS = 0.25
 PHONE = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
 
@@ -92,21 +84,8 @@ class Browser:
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Browser]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--mute-audio"):
-        options.add_argument(flag)
-    options.add_argument("--autoplay-policy=no-user-gesture-required")
-    options.add_argument("--window-size=1100,1000")
-    options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
-    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path / "downloads")})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
-    try:
-        driver.set_script_timeout(PATIENCE)
+    with open_browser(tmp_path) as driver:
         yield Browser(driver)
-    finally:
-        driver.quit()
 
 
 @pytest.fixture

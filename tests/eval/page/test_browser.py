@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,36 +10,18 @@ from typing import Any
 import pytest
 
 from duologue.eval.page import report_html
+from tests.eval.browser import PATIENCE, needs_chromium, open_browser
 from tests.eval.page import builders
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="needs the Python package selenium")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
+pytestmark = needs_chromium
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
-    pytest.mark.skipif(DRIVER is None, reason="needs chromedriver: apt-get install chromium-driver"),
-]
-
-PATIENCE = 60.0  # seconds; a busy machine is no failure
 PHONE = {"width": 420, "height": 800, "deviceScaleFactor": 1, "mobile": True}
 
 
 @pytest.fixture
 def driver(tmp_path: Path) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--mute-audio"):
-        options.add_argument(flag)
-    options.add_argument("--autoplay-policy=no-user-gesture-required")
-    options.add_argument("--window-size=1280,1000")
-    options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
-    try:
+    with open_browser(tmp_path) as driver:
         yield driver
-    finally:
-        driver.quit()
 
 
 def wait(driver: Any, condition: str) -> None:

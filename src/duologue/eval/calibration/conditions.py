@@ -9,8 +9,7 @@ from typing import Final
 
 from torch import Tensor
 
-from duologue.eval import acoustics
-from duologue.eval.calibration import changes
+from duologue.eval import acoustics, changes
 from duologue.eval.calibration.references import Reference
 from duologue.eval.clips import Sound
 from duologue.eval.suites.suite import request_seed

@@ -16,7 +16,6 @@ from duologue.eval.systems import RecordedSystem
 
 LEAST_SECONDS: Final = 1.5
 LEAST_WORDS: Final = 4
-PROMPT_SECONDS: Final = 3.0  # shorter prompts do not tell related voices apart: docs/calibration.md
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,13 +120,13 @@ def _reference(system: RecordedSystem, line: OwnLine) -> Reference:
 
 
 def _prompts(system: RecordedSystem) -> dict[str, Reference]:
-    """The prompt of each voice: its first recording that is long enough, or its first."""
-    made = {}
-    for voice in system.voices():
-        own = [line for line in system.own_lines() if line.voice == voice]
-        found = (reference for line in own if _lasts(reference := _reference(system, line), PROMPT_SECONDS))
-        made[voice] = next(found, None) or _reference(system, own[0])
-    return made
+    """The prompt of each voice, as an evaluation of these recordings takes it."""
+    chosen = {system.prompt_line(voice) for voice in system.voices()}
+    return {
+        reference.voice: reference
+        for reference in (_reference(system, line) for line in system.own_lines() if line.id in chosen)
+        if reference.voice is not None
+    }
 
 
 def _sampled(system: RecordedSystem, lines: Sequence[OwnLine], limit: int) -> list[Reference]:

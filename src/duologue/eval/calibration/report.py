@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from duologue.config import JsonConfig
-from duologue.errors import ConfigError, EvaluationError
+from duologue.errors import EvaluationError
 from duologue.eval.calibration.conditions import CONDITIONS, UNTOUCHED
 from duologue.eval.calibration.table import MATRIX, Movement, Result
-from duologue.eval.files import read_text, write_text
-from duologue.eval.markdown import figure_text, number
+from duologue.eval.files import read_schema, write_text
+from duologue.eval.markdown import figure_text, number, table
 from duologue.eval.metrics import METRICS
 from duologue.eval.statistics import Difference
 
@@ -70,17 +70,7 @@ def write_calibration(report: CalibrationReport, folder: Path) -> Path:
 
 def read_calibration(path: Path) -> CalibrationReport:
     """Reads a `calibration.json`. Raises `EvaluationError` for what is none of this schema."""
-    try:
-        values = json.loads(read_text(path, "a calibration.json"))
-    except json.JSONDecodeError as error:
-        raise EvaluationError(f"{path} is not a calibration ({error})") from error
-    schema = values.get("schema") if isinstance(values, dict) else None
-    if schema != SCHEMA:
-        raise EvaluationError(f"{path} has calibration schema {schema!r}; this duologue reads {SCHEMA}")
-    try:
-        return CalibrationReport.from_dict(values, str(path))
-    except ConfigError as error:
-        raise EvaluationError(str(error)) from error
+    return read_schema(path, CalibrationReport, SCHEMA, "a calibration")
 
 
 def calibration_markdown(report: CalibrationReport) -> str:
@@ -96,7 +86,7 @@ def calibration_markdown(report: CalibrationReport) -> str:
             for name, about in report.recordings.items()
         ),
         "",
-        *_table(
+        *table(
             ["what is changed", "measure", "before", "after (95 %; n)", "difference (95 %)", "expected", "holds"],
             [_row(result) for result in report.results],
         ),
@@ -170,7 +160,7 @@ def _matrix(movements: Sequence[Movement]) -> list[str]:
         for condition in CONDITIONS.values()
         if condition.name != UNTOUCHED and any(key[0] == condition.name for key in known)
     ]
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _headed(name: str) -> str:
@@ -183,10 +173,3 @@ def _moved(movement: Movement | None) -> str:
         return ""
     shown = _difference(movement.difference.value, None, None, movement.unit)
     return f"**{shown}**" if movement.difference.significant else shown
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [
-        "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in cells) + " |"
-        for cells in (header, ["---"] * len(header), *rows)
-    ]

@@ -132,7 +132,7 @@ def results_of(
 ) -> list[Result]:
     """All rows that apply to the sample's folders, the direct calls included."""
     made = [judge(expected, measured) for expected in rows_for(sample.folders)]
-    agreed = [(agreement, agreement.figure(sample.untouched, measured[UNTOUCHED], show)) for agreement in AGREEMENTS]
+    agreed = [(agreement, agreement.compare(sample.untouched, measured[UNTOUCHED], show)) for agreement in AGREEMENTS]
     compared = [judge_agreement(agreement, figure) for agreement, figure in agreed]
     split = sum(result.condition == UNTOUCHED for result in made)
     return [*made[:split], *compared, *made[split:]]

@@ -8,7 +8,7 @@ far the answer follows: 0 where it does not care, 1 where it changes as much as 
 
 from __future__ import annotations
 
-from duologue.eval.calibration.changes import change_speed, gain, shift_pitch
+from duologue.eval.changes import change_speed, gain, shift_pitch
 from duologue.eval.clips import Change, ContextTurn, Request, Sound, System
 from duologue.eval.lines import Line, load_lines
 from duologue.eval.suites.suite import default_voices, line_request, request_seed

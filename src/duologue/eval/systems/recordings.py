@@ -16,6 +16,7 @@ from duologue.audio import read_audio
 from duologue.errors import AudioError, EvaluationError
 from duologue.eval.clips import Clip, OwnLine, Request, Sound, SpeechError
 
+PROMPT_S = 3.0  # shorter prompts tell related voices apart less well: docs/calibration.md
 _MARGIN_S = 0.1
 
 
@@ -89,13 +90,20 @@ class RecordedSystem:
         return sorted({item.voice for item in self._recordings.values() if item.voice is not None})
 
     def prompt(self, voice: str) -> Sound | None:
-        """The voice's first recording of two seconds or more, or its first."""
-        own = [item for item in self._recordings.values() if item.voice == voice]
-        for item in own:
-            sound = self._open(item)
-            if sound.duration_s >= 2.0:
-                return sound
-        return self._open(own[0]) if own else None
+        """The recording of `prompt_line`."""
+        identity = self.prompt_line(voice)
+        return None if identity is None else self._open(self._recordings[identity])
+
+    def prompt_line(self, voice: str) -> str | None:
+        """The id of the voice's first recording of 3 s or more that can be opened, or its first; None without one."""
+        own = [identity for identity, item in self._recordings.items() if item.voice == voice]
+        for identity in own:
+            try:
+                if self._open(self._recordings[identity]).duration_s >= PROMPT_S:
+                    return identity
+            except SpeechError:
+                continue  # it is counted as failed where it is a line of its own
+        return own[0] if own else None
 
     def own_lines(self) -> list[OwnLine]:
         return [OwnLine(key, item.text, item.voice) for key, item in self._recordings.items()]

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from duologue.errors import EvaluationError
-from duologue.eval import acoustics
-from duologue.eval.calibration import changes
+from duologue.eval import acoustics, changes
 from tests.eval.builders import RATE, buzz
 
 
