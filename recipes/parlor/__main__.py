@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,6 +13,9 @@ import torch
 import duologue
 from duologue.errors import DuologueError
 from recipes.parlor import configs, pipeline
+from recipes.parlor_codec.configs import PLANS
+from recipes.parlor_codec.pipeline import make_codec
+from recipes.work import Report, Work, decode_recordings, listen
 
 
 def main() -> int:
@@ -32,12 +36,14 @@ def main() -> int:
         metavar="CHECKPOINT",
         help="a checkpoint whose codec is kept and whose speech model is trained further",
     )
+    parser.add_argument(
+        "--codec", metavar="CHECKPOINT", help="a trained codec (default: recipes.parlor_codec trains one)"
+    )
     parser.add_argument("--work", type=Path, default=Path("runs/parlor"), help="where the steps leave their results")
     parser.add_argument("--out", type=Path, help="where the checkpoint goes (default: WORK/parlor)")
-    parser.add_argument("--codec-minutes", type=float, default=55, help="computing time for the codec")
+    parser.add_argument("--codec-minutes", type=float, default=600, help="computing time for the codec")
     parser.add_argument("--csm-minutes", type=float, default=60, help="computing time for the speech model")
     parser.add_argument("--whisper", type=Path, help="a CTranslate2 Whisper folder (default: that of the wheels)")
-    parser.add_argument("--no-features", action="store_true", help="train the codec without Whisper's features")
     parser.add_argument("--threads", type=int, default=2, help="processor threads")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -51,27 +57,29 @@ def main() -> int:
     except DuologueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
     return 0
 
 
-def run(arguments: argparse.Namespace, report: pipeline.Report) -> None:
+def run(arguments: argparse.Namespace, report: Report) -> None:
     """All steps in order."""
-    work = pipeline.Work(tuple(arguments.corpus), arguments.work, arguments.threads)
-    stages = configs.codec_training(minutes=arguments.codec_minutes)
-    codec_model = stages.sound.model
-    store = pipeline.decode_recordings(work, codec_model.sample_rate)
-    report(f"pcm: {len(store)} recordings, {len(store.skipped)} skipped")
+    work = Work(tuple(arguments.corpus), arguments.work, arguments.threads)
+    plan = PLANS["parlor"](arguments.codec_minutes)
+    store = decode_recordings(work, plan.latent.model.sample_rate, report)
+    report(f"pcm: {len(store)} recordings, {len(store.skipped)} left out")
     initial = None
     if arguments.continue_from is not None:
         earlier = duologue.load(arguments.continue_from, device="cpu")
         codec, initial = earlier.codec, earlier.model
         report(f"codec and speech model: those of {arguments.continue_from}")
+    elif arguments.codec is not None:
+        codec = duologue.load_codec(arguments.codec)
+        report(f"codec: that of {arguments.codec}")
     else:
-        features = None
-        if not arguments.no_features:
-            features = pipeline.listen(work, store, codec_model.frame_rate, arguments.whisper, report)
-        codec = pipeline.make_codec(work, stages, store, features)
-        report("codec: trained")
+        features = listen(work, store, plan.latent.model.frame_rate, arguments.whisper, report)
+        codec = make_codec(replace(work, folder=work.path("codec")), plan, store, features, report=report)
     turns = pipeline.encode_corpus(work, codec, store, report)
     if initial is None:
         shape = configs.csm_model(pipeline.text_vocab_size(work), codec.config)

@@ -1,94 +1,16 @@
-"""The configurations of parlor: a small Mimi and a small CSM over it."""
+"""The configurations of parlor's speech model; its codec has a recipe of its own, `recipes.parlor_codec`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from duologue.config import CSMConfig, MimiConfig, TransformerConfig
-from duologue.train.codec import CodecTrainConfig
 from duologue.train.csm import CSMTrainConfig
-from duologue.train.decoder import DecoderTrainConfig
 from duologue.train.loop import LoopConfig
-from duologue.train.units import UnitTrainConfig
 from recipes.parlor.text import TEXT
 
 RESERVED_AUDIO_IDS = 3
-NUM_UNITS = 512
 GUIDANCE = 2.0
-
-
-def codec_model() -> MimiConfig:
-    """Mimi's structure at about a sixth of its cost: 8 codebooks of 1024, 1 kbit/s, a 2 s window."""
-    transformer = TransformerConfig(
-        dim=256,
-        num_layers=4,
-        num_heads=4,
-        num_kv_heads=4,
-        ffn_dim=1024,
-        max_positions=8000,
-        norm="layer",
-        mlp="gelu",
-        final_norm=False,
-        layer_scale=True,
-        window=50,
-        rope_theta=10_000.0,
-    )
-    return MimiConfig(
-        transformer=transformer, num_filters=24, dim=256, num_codebooks=8, codebook_size=1024, codebook_dim=64
-    )
-
-
-@dataclass(frozen=True)
-class CodecStages:
-    """The codec learns to sound, then its semantic codebook learns words, then its decoder gets used to the codes."""
-
-    sound: CodecTrainConfig
-    words: UnitTrainConfig
-    decoder: DecoderTrainConfig
-    num_units: int = NUM_UNITS
-
-
-def codec_training(*, minutes: float, num_steps: int = 20_000) -> CodecStages:
-    """For two cores: 1.6 s crops, bfloat16 where it is fast, `minutes` for the three stages together."""
-    sound = LoopConfig(
-        num_steps=num_steps,
-        learning_rate=1.2e-3,
-        muon_learning_rate=3e-3,
-        warmup_steps=60,
-        budget_minutes=0.56 * minutes,
-        autocast="auto",
-        ema_decay=0.998,
-        save_every=250,
-        evaluate_every=500,
-        final_lr_share=0.03,
-    )
-    # AdamW alone: nothing here needs to move far, and Muon's even steps drove the acoustic latent apart.
-    words = replace(
-        sound,
-        learning_rate=1e-3,
-        muon_learning_rate=0.0,
-        weight_decay=0.02,
-        warmup_steps=50,
-        budget_minutes=0.31 * minutes,
-        final_lr_share=0.02,
-    )
-    decoder = replace(
-        sound,
-        learning_rate=6e-4,
-        muon_learning_rate=1.5e-3,
-        weight_decay=0.1,
-        warmup_steps=20,
-        budget_minutes=0.13 * minutes,
-        ema_decay=0.995,
-        final_lr_share=0.02,
-    )
-    return CodecStages(
-        CodecTrainConfig(
-            model=codec_model(), loop=sound, distillation_weight=0.0, revive_below=0.01, codebook_decay=0.98
-        ),
-        UnitTrainConfig(loop=words),
-        DecoderTrainConfig(loop=decoder),
-    )
 
 
 def csm_model(text_vocab_size: int, codec: MimiConfig) -> CSMConfig:

@@ -1,6 +1,7 @@
 """Manifests and the PCM store."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from duologue.audio import write_audio
 from duologue.data.corpus import PcmStore, read_manifests
-from duologue.data.crops import CropSampler, augment
+from duologue.data.crops import CropSampler, augment, low_pass
 from duologue.data.teacher import feature_statistics
 from duologue.errors import TrainingError
 
@@ -35,7 +36,7 @@ def test_manifest_and_store_round_trip(tmp_path: Path) -> None:
     recordings = read_manifests([write_corpus(tmp_path)])
     assert [recording.num_samples for recording in recordings] == [24_000, 48_000]
     assert recordings[0].turns[0].text == "Hi."
-    store = PcmStore.build(tmp_path / "pcm", [recording.path for recording in recordings], RATE)
+    store = PcmStore.build(tmp_path / "pcm", recordings, RATE)
     assert len(store) == 2
     position = store.position(str(recordings[1].path))
     piece = store.read(position, 100, 200)
@@ -49,15 +50,28 @@ def test_manifest_and_store_round_trip(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_left_out_and_listed(tmp_path: Path) -> None:
     recordings = read_manifests([write_corpus(tmp_path)])
     recordings[0].path.write_bytes(b"not audio")
-    store = PcmStore.build(tmp_path / "pcm", [recording.path for recording in recordings], RATE)
+    store = PcmStore.build(tmp_path / "pcm", recordings, RATE)
     assert store.names == [str(recordings[1].path)]
     assert list(store.skipped) == [str(recordings[0].path)]
     assert str(recordings[0].path) not in store
 
 
-def test_nothing_readable(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="none of the 1 recordings"):
-        PcmStore.build(tmp_path / "pcm", [tmp_path / "missing.wav"], RATE)
+@pytest.mark.parametrize(
+    ("pcm", "rate", "reason"),
+    [
+        (torch.zeros(RATE), RATE, "only silence"),
+        ((5 * torch.sin(torch.arange(RATE) * 0.02)).clamp(-1, 1), RATE, r"clipped: \d\d\.\d % of the samples"),
+        (0.1 * torch.sin(torch.arange(RATE) * 0.02), RATE // 2, r"lasts 2\.00 s where the manifest says 1\.00 s"),
+    ],
+)
+def test_a_file_that_would_teach_wrong_is_left_out(tmp_path: Path, pcm: torch.Tensor, rate: int, reason: str) -> None:
+    recordings = read_manifests([write_corpus(tmp_path)])
+    write_audio(recordings[0].path, pcm, rate)
+    store = PcmStore.build(tmp_path / "pcm", recordings, RATE)
+    assert store.names == [str(recordings[1].path)]
+    assert re.match(reason, store.skipped[str(recordings[0].path)])
+    with pytest.raises(TrainingError, match=f"none of the 1 recordings can be used.*0.wav: {reason}"):
+        PcmStore.build(tmp_path / "pcm", recordings[:1], RATE)
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"file": "a.wav"}', '{"file": 1, "sample_rate": "x"}'])
@@ -75,7 +89,7 @@ def test_no_manifest(tmp_path: Path) -> None:
 
 def make_sampler(tmp_path: Path, **changes: object) -> CropSampler:
     recordings = read_manifests([write_corpus(tmp_path)])
-    store = PcmStore.build(tmp_path / "pcm", [recording.path for recording in recordings], RATE)
+    store = PcmStore.build(tmp_path / "pcm", recordings, RATE)
     options = {"frame_size": 1920, "num_frames": 5, "batch_size": 4, "seed": 0} | changes
     return CropSampler(store, **options)  # type: ignore[arg-type]
 
@@ -96,7 +110,7 @@ def test_features_are_those_of_the_cropped_frames(tmp_path: Path) -> None:
     for name, frames in (("0", 13), ("1", 25)):
         rows = np.arange(frames, dtype=np.float16)[:, None] + np.array([1, 100 * int(name)], np.float16)
         np.save(features / f"{name}.npy", rows)
-    sampler = make_sampler(tmp_path, features=features, feature_dim=2, batch_size=64)
+    sampler = make_sampler(tmp_path, features=features, batch_size=64)
     pcm, teacher = sampler(0)
     assert teacher.shape == (64, 5, 2)
     for row in range(64):
@@ -118,8 +132,8 @@ def test_standardized_features_have_zero_mean_and_unit_deviation(tmp_path: Path)
         np.save(features / f"{name}.npy", (random.normal(size=(frames, 2)) * (1, 9) + (100, -7)).astype(np.float16))
     mean, deviation = feature_statistics(features, every=1)
     np.testing.assert_allclose(mean, (100, -7), atol=3)
-    raw = make_sampler(tmp_path, features=features, feature_dim=2, batch_size=16)
-    options = {"features": features, "feature_dim": 2, "batch_size": 16, "feature_statistics": (mean, deviation)}
+    raw = make_sampler(tmp_path, features=features, batch_size=16)
+    options = {"features": features, "batch_size": 16, "feature_statistics": (mean, deviation)}
     scaled = make_sampler(tmp_path, **options)
     expected = (raw(0)[1] - torch.from_numpy(mean)) / torch.from_numpy(deviation)
     torch.testing.assert_close(scaled(0)[1], expected)
@@ -133,7 +147,7 @@ def test_features_of_nothing(tmp_path: Path) -> None:
 
 def test_too_short_recordings_are_refused(tmp_path: Path) -> None:
     recordings = read_manifests([write_corpus(tmp_path, seconds=(0.05, 0.02))])
-    store = PcmStore.build(tmp_path / "pcm", [recording.path for recording in recordings], RATE)
+    store = PcmStore.build(tmp_path / "pcm", recordings, RATE)
     with pytest.raises(TrainingError, match="as long as one frame"):
         CropSampler(store, frame_size=1920, num_frames=5, batch_size=1, seed=0)
 
@@ -143,3 +157,8 @@ def test_augmentation_never_clips() -> None:
     loud = np.ones(1000, np.float32)
     for _ in range(50):
         assert float(np.abs(augment(loud, random)).max()) <= 1.0
+
+
+def test_a_narrow_band_keeps_what_is_below() -> None:
+    low, high = (np.sin(2 * np.pi * hertz * np.arange(RATE) / RATE).astype(np.float32) for hertz in (500, 9000))
+    np.testing.assert_allclose(low_pass(low + high, 0.5), low, atol=1e-4)

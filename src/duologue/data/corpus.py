@@ -18,6 +18,11 @@ import numpy.typing as npt
 from duologue.audio import read_audio
 from duologue.errors import AudioError, TrainingError
 
+_LENGTH_TOLERANCE_S = 0.1
+_SILENT_PEAK = 10 ** (-60 / 20)
+_FULL_SCALE = 0.999
+_CLIPPED_SHARE = 0.01
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -102,22 +107,28 @@ class PcmStore:
         return np.pad(piece, (0, stop - start - len(piece)))
 
     @classmethod
-    def build(cls, folder: Path, paths: Sequence[Path], sample_rate: int, *, workers: int = 2) -> PcmStore:
-        """Decodes `paths` into a store; a file that cannot be read is left out and listed in `skipped`."""
+    def build(cls, folder: Path, recordings: Sequence[Recording], sample_rate: int, *, workers: int = 2) -> PcmStore:
+        """Decodes recordings into a store, at `sample_rate`.
+
+        One that cannot be read, is silent, clipped, or not as long as its manifest says is left out, with the reason
+        in `skipped`. Raises `TrainingError` where none is left.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         names, offsets, skipped = [], [0], {}
         raw = folder / "pcm.raw"
         with raw.open("wb") as target, ThreadPoolExecutor(workers) as pool:
-            for path, samples in zip(paths, pool.map(lambda p: _decode(p, sample_rate), paths), strict=True):
+            decoded = pool.map(lambda recording: _decode(recording, sample_rate), recordings)
+            for recording, samples in zip(recordings, decoded, strict=True):
                 if isinstance(samples, str):
-                    skipped[str(path)] = samples
+                    skipped[str(recording.path)] = samples
                     continue
                 target.write(samples.tobytes())
-                names.append(str(path))
+                names.append(str(recording.path))
                 offsets.append(offsets[-1] + len(samples))
         if not names:
             raise TrainingError(
-                f"none of the {len(paths)} recordings could be read, first: {next(iter(skipped.items()))}"
+                f"none of the {len(recordings)} recordings can be used; the first, {next(iter(skipped))}: "
+                f"{next(iter(skipped.values()))}"
             )
         flat = np.memmap(raw, dtype=np.int16, mode="r")
         np.save(folder / "pcm.npy", flat)
@@ -127,10 +138,20 @@ class PcmStore:
         return cls(folder)
 
 
-def _decode(path: Path, sample_rate: int) -> npt.NDArray[np.int16] | str:
-    """The samples, or why there are none."""
+def _decode(recording: Recording, sample_rate: int) -> npt.NDArray[np.int16] | str:
+    """The samples, or why they are not used."""
     try:
-        pcm, _ = read_audio(path, sample_rate)
+        pcm, _ = read_audio(recording.path, sample_rate)
     except AudioError as error:
         return str(error)
-    return (pcm.numpy() * 32767.0).round().clip(-32768, 32767).astype(np.int16)
+    samples = pcm.numpy()
+    said, found = recording.num_samples / recording.sample_rate, len(samples) / sample_rate
+    if abs(said - found) > _LENGTH_TOLERANCE_S:
+        return f"lasts {found:.2f} s where the manifest says {said:.2f} s: one of the two has the wrong sample rate"
+    peak = float(np.abs(samples).max(initial=0.0))
+    if peak < _SILENT_PEAK:
+        return "only silence"
+    if (clipped := float((np.abs(samples) >= _FULL_SCALE).mean())) > _CLIPPED_SHARE:
+        return f"clipped: {100 * clipped:.1f} % of the samples are at full scale"
+    scaled: npt.NDArray[np.int16] = (samples * 32767.0).round().clip(-32768, 32767).astype(np.int16)
+    return scaled

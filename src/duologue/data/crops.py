@@ -30,12 +30,12 @@ class CropSampler:
         seed: int,
         weights: Sequence[float] | None = None,
         features: Path | None = None,
-        feature_dim: int = 0,
         feature_statistics: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]] | None = None,
     ) -> None:
-        """`features` is a folder with one float16 `<recording stem>.npy` of `[T, feature_dim]`, one row a frame.
+        """`features` is a folder with one float16 `<recording stem>.npy` of `[T, F]`, one row a frame.
 
-        `feature_statistics` are the mean and standard deviation `[feature_dim]` that standardize them.
+        `feature_statistics` are the mean and standard deviation `[F]` that standardize them. Raises `TrainingError`
+        where there is nothing to draw from.
         """
         lengths = np.array([store.num_samples(i) for i in range(len(store))], dtype=np.float64)
         lengths[lengths < frame_size] = 0
@@ -44,10 +44,11 @@ class CropSampler:
             raise TrainingError("no recording is as long as one frame: nothing to train on")
         self.store, self.share = store, share / share.sum()
         self.frame_size, self.num_frames, self.batch_size, self.seed = frame_size, num_frames, batch_size, seed
-        self.features, self.feature_dim, self.feature_statistics = features, feature_dim, feature_statistics
+        self.features, self.feature_statistics = features, feature_statistics
+        self.feature_dim = 0 if features is None else _feature_dim(features)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """The batch of a step: `pcm [B, 1, S]` and features `[B, T, feature_dim]`, zero where there are none."""
+        """The batch of a step: `pcm [B, 1, S]` and features `[B, T, F]`, zero where there are none."""
         random = np.random.default_rng((self.seed, step))
         pcm = np.zeros((self.batch_size, self.num_frames * self.frame_size), np.float32)
         teacher = np.zeros((self.batch_size, self.num_frames, self.feature_dim), np.float32)
@@ -74,11 +75,29 @@ class CropSampler:
         return (known.astype(np.float32) - mean) / deviation
 
 
+def _feature_dim(folder: Path) -> int:
+    for path in folder.glob("*.npy"):
+        return int(np.load(path, mmap_mode="r").shape[1])
+    raise TrainingError(f"no features in {folder}: compute them first")
+
+
 def augment(crop: npt.NDArray[np.float32], random: np.random.Generator) -> npt.NDArray[np.float32]:
-    """A gain of -10 to +4 dB for most crops, faint noise on a tenth of them, and never above full scale."""
+    """A gain of -10 to +4 dB for most crops, faint noise on a tenth, a narrower band on another.
+
+    Never above full scale.
+    """
+    if random.random() < 0.1:
+        crop = low_pass(crop, random.uniform(0.15, 0.6))
     if random.random() < 0.7:
         crop = crop * 10 ** (random.uniform(-10, 4) / 20)
     if random.random() < 0.1:
         crop = crop + random.normal(0, 10 ** (random.uniform(-70, -50) / 20), crop.shape).astype(np.float32)
     peak = float(np.abs(crop).max(initial=1e-9))
     return (crop / max(1.0, peak / 0.99)).astype(np.float32)
+
+
+def low_pass(crop: npt.NDArray[np.float32], cutoff: float) -> npt.NDArray[np.float32]:
+    """Fades out what lies above `cutoff` of the band, over a twentieth of it: a telephone, an old recording."""
+    spectrum = np.fft.rfft(crop)
+    place = np.linspace(0, 1, len(spectrum))
+    return np.fft.irfft(spectrum * np.clip((cutoff - place) / 0.05 + 1, 0, 1), len(crop)).astype(np.float32)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from duologue.codec.quantizer import Codebook
+from duologue.train.distributed import World
 
 
 def nearest(points: Tensor, centres: Tensor) -> Tensor:
@@ -46,24 +47,33 @@ def start_codebook(codebook: Codebook, points: Tensor, *, generator: torch.Gener
 
 @torch.no_grad()
 def update_codebook(
-    codebook: Codebook, points: Tensor, codes: Tensor, *, decay: float, revive_below: float, generator: torch.Generator
+    codebook: Codebook,
+    points: Tensor,
+    codes: Tensor,
+    *,
+    decay: float,
+    revive_below: float,
+    generator: torch.Generator,
+    world: World | None = None,
 ) -> int:
-    """Moves each vector towards the mean of the `points [N, D]` that chose it (`codes [N]`).
+    """Moves each vector towards the mean of the `points [N, D]` that chose it (`codes [N]`), over all processes.
 
-    A code whose average use falls below `revive_below` points a step is set to a random point of this batch. Returns
-    how many were.
+    A code whose average use falls below `revive_below` points a step is set to a random point of this batch, the first
+    process's. Returns how many were.
     """
+    world = world or World()
     size = codebook.cluster_usage.shape[0]
-    usage = torch.bincount(codes, minlength=size).to(codebook.cluster_usage)
+    usage = world.total(torch.bincount(codes, minlength=size).to(codebook.cluster_usage))
     sums = torch.zeros_like(codebook.embedding_sum).index_add_(0, codes, points.to(codebook.embedding_sum.dtype))
     codebook.cluster_usage.lerp_(usage, 1 - decay)
-    codebook.embedding_sum.lerp_(sums, 1 - decay)
+    codebook.embedding_sum.lerp_(world.total(sums), 1 - decay)
     dead = (codebook.cluster_usage < revive_below).nonzero().flatten()
     if len(dead):
         fresh = points[torch.randint(points.shape[0], (len(dead),), generator=generator)]
         # The revived code counts as used a little above the limit: it has some steps to find points of its own.
         codebook.cluster_usage[dead] = 2 * revive_below
         codebook.embedding_sum[dead] = fresh.to(codebook.embedding_sum.dtype) * 2 * revive_below
+        world.share([codebook.embedding_sum])
     return len(dead)
 
 

@@ -1,58 +1,90 @@
-"""Trains a Mimi from scratch: reconstruction, commitment, and words distilled into the semantic codebook.
+"""Trains a Mimi: words in its semantic codebook, sound in its acoustic ones, and a decoder that discriminators polish.
 
-Source: Defossez et al., "Moshi" (2024), section 3.3. The modules are those that run inference. The run has three
-phases: first nothing is quantized while the latent takes shape; then the codebooks start from k-means of real latents,
-and a falling share of sequences bypasses them; at the end all are quantized, with a random number of codebooks.
+Source: Defossez et al., "Moshi" (2024), section 3.3. The modules are those that run inference. A codec comes from three
+runs, each from the weights of the one before:
+
+1. `bottleneck="noise"`: nothing acoustic is quantized. Noise of the size that codebooks will leave stands in for
+   them (Balle et al., "End-to-end optimized image compression", 2017), and the latent is held near order one. Large
+   steps are safe.
+2. `bottleneck="codes"`: the acoustic codebooks start from k-means of that latent; a falling share of sequences bypasses
+   them, some use a random number of them. Small steps, which moving averages can follow.
+3. `learn="decoder"`: encoder and codebooks rest, so the codes are final; with an adversary. Alone, on other recordings,
+   this adapts a codec without making the speech models over it invalid.
+
+The semantic codebook learns from its teacher in the first two; without a teacher it is one more acoustic one.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from duologue.codec.mimi import Mimi
 from duologue.codec.quantizer import Codebook, Quantized, ResidualVQ
 from duologue.config import JsonConfig, MimiConfig
+from duologue.errors import TrainingError
 from duologue.nn.transformer import LayerScale
+from duologue.train.board import Board
 from duologue.train.codebooks import perplexity, start_codebook, update_codebook
+from duologue.train.distributed import World
 from duologue.train.loop import LoopConfig, TrainingLoop
-from duologue.train.spectral import MultiScaleMel
+from duologue.train.optimizers import Rival
+from duologue.train.reconstruction import DISCRIMINATION, Reconstruction, ReconstructionConfig
+from duologue.train.semantic import SemanticConfig, SemanticTeacher
+
+_DECODING = ("decoder", "upsample", "quantizer.semantic.output_proj", "quantizer.acoustic.output_proj")
+# A codebook of which less than this share is in use has collapsed.
+_COLLAPSED_SHARE = 1 / 16
+
+
+@dataclass(frozen=True)
+class QuantizerConfig(JsonConfig):
+    """How the acoustic codebooks learn.
+
+    `noise` is that of the first run, relative to the latent's root mean square: the mean over sequences, each of which
+    draws its own from 0 to twice it. `bypass` is the share of sequences that skip quantization at first, falling to 0
+    at progress `bypass_until`; `dropout` the share that uses a random number of codebooks. `kmeans_points` latents
+    start the codebooks; with 0 they go on as they are.
+    """
+
+    noise: float = 0.4
+    scale_weight: float = 0.1
+    commitment_weight: float = 0.25
+    bypass: float = 0.5
+    bypass_until: float = 0.5
+    dropout: float = 0.3
+    decay: float = 0.98
+    revive_below: float = 0.01
+    kmeans_points: int = 32_768
 
 
 @dataclass(frozen=True)
 class CodecTrainConfig(JsonConfig):
-    """What is learned and how the terms are weighed.
-
-    `quantize_from` is the progress at which quantization starts; `bypass` the share of sequences that then still skip
-    it, falling to 0 at progress `bypass_until`. `dropout` is the share of sequences with a random number of codebooks.
-    """
+    """One run: what learns, what stands between encoder and decoder, and how the terms are weighed."""
 
     model: MimiConfig
     loop: LoopConfig
-    teacher_dim: int = 512
-    mel_scales: tuple[int, ...] = (256, 512, 1024, 2048)
-    mel_bins: tuple[int, ...] = (20, 40, 80, 120)
-    mel_weight: float = 15.0
-    waveform_weight: float = 0.5
-    commitment_weight: float = 0.25
-    distillation_weight: float = 1.0
-    quantize_from: float = 0.08
-    bypass: float = 0.5
-    bypass_until: float = 0.5
-    dropout: float = 0.2
-    codebook_decay: float = 0.99
-    revive_below: float = 0.03
-    kmeans_points: int = 16_384
+    learn: Literal["all", "decoder"] = "all"
+    bottleneck: Literal["noise", "codes"] = "codes"
+    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
+    reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
+    semantic: SemanticConfig = field(default_factory=SemanticConfig)
+
+    def __post_init__(self) -> None:
+        if self.learn == "decoder" and self.bottleneck == "noise":
+            raise TrainingError('learn="decoder" trains on codes: set bottleneck to "codes"')
 
 
 @dataclass(frozen=True)
 class CodecBatch:
-    """Crops `pcm [B, 1, S]` of whole frames, and the teacher's features `[B, T, teacher_dim]`: zero where unknown."""
+    """Crops `pcm [B, 1, S]` of whole frames, and the teacher's features `[B, T, F]`: zero where unknown."""
 
     pcm: Tensor
     teacher: Tensor
@@ -62,84 +94,139 @@ BatchFunction = Callable[[int], CodecBatch]
 
 
 class CodecTraining(nn.Module):
-    """The codec with what only training needs: the head that predicts the teacher from the semantic code."""
+    """The codec with what only training needs: the semantic teacher and the judges of what it makes."""
 
-    def __init__(self, config: CodecTrainConfig) -> None:
+    def __init__(
+        self,
+        config: CodecTrainConfig,
+        codec: Mimi,
+        *,
+        teacher: SemanticTeacher | None = None,
+        world: World | None = None,
+    ) -> None:
+        """`codec` and `teacher` are trained in place; a decoder's run has no use for a teacher."""
         super().__init__()
-        self.config = config
-        self.codec = Mimi(config.model)
-        self.teacher_head = nn.Linear(config.model.dim, config.teacher_dim)
-        self.mel = MultiScaleMel(config.model.sample_rate, tuple(zip(config.mel_scales, config.mel_bins, strict=True)))
-        initialise(self.codec)
+        self.config, self.world, self.codec = config, world or World(), codec
+        self.reconstruction = Reconstruction(config.reconstruction, codec.sample_rate)
+        self.semantic = teacher if config.learn == "all" else None
+        if config.learn == "decoder":
+            for name, parameter in codec.named_parameters():
+                parameter.requires_grad_(name.startswith(_DECODING))
+        if teacher is not None and teacher.num_units != codec.config.codebook_size:
+            raise TrainingError(
+                f"{teacher.num_units} units for a codebook of {codec.config.codebook_size} codes: each code is one unit"
+            )
+
+    @property
+    def rivals(self) -> list[Rival]:
+        """The discriminators, if there are any."""
+        adversary = self.config.reconstruction.adversary
+        if adversary is None:
+            return []
+        return [Rival("reconstruction.adversary.", DISCRIMINATION, adversary.learning_rate)]
 
     def forward(self, batch: CodecBatch, progress: float) -> dict[str, Tensor]:
-        """Losses of one batch; also updates the codebooks. `progress` selects the phase."""
-        config = self.config
-        latent = self.codec.encode_latent(batch.pcm)  # [B, T, D]
-        if progress < config.quantize_from:
-            quantizer = self.codec.quantizer
-            semantic = quantizer.semantic.project(latent)
-            made = self.codec.decode_latent(semantic + quantizer.acoustic.project(latent))
-            losses = {}
+        """Losses of one batch by name; in training mode also updates the codebooks."""
+        config, quantizer = self.config, self.codec.quantizer
+        terms: dict[str, Tensor] = {}
+        if config.learn == "decoder":
+            with torch.no_grad():
+                codes = quantizer.encode(self.codec.encode_latent(batch.pcm).float(), self.codec.num_codebooks)
+            decoded = self._dequantize(codes)
+            loss = decoded.new_zeros(())
         else:
-            split = self._quantize(latent, progress)
-            made = self.codec.decode_latent(split[0].output + split[1].output)
-            semantic = split[0].output
-            losses = {"commitment": split[0].commitment + split[1].commitment}
-        losses["mel"] = self.mel(made[:, 0], batch.pcm[:, 0])
-        losses["waveform"] = (made.float() - batch.pcm).abs().mean()
-        losses["distillation"] = self._distillation(semantic, batch.teacher)
-        losses["loss"] = (
-            config.mel_weight * losses["mel"]
-            + config.waveform_weight * losses["waveform"]
-            + config.distillation_weight * losses["distillation"]
-            + config.commitment_weight * losses.get("commitment", torch.zeros(()))
-        )
+            latent = self.codec.encode_latent(batch.pcm)  # [B, T, D]
+            semantic, loss = self._semantic(latent, batch.teacher, progress, terms)
+            bottleneck = self._noise if config.bottleneck == "noise" else self._quantize
+            acoustic, cost = bottleneck(latent, progress, terms)
+            decoded, loss = semantic + acoustic, loss + cost
+        distance, parts = self.reconstruction(self.codec.decode_latent(decoded), batch.pcm)
+        losses: dict[str, Tensor] = {"loss": loss + distance} | terms | parts
         return losses
 
-    def _quantize(self, latent: Tensor, progress: float) -> tuple[Quantized, Quantized]:
-        config, batch = self.config, latent.shape[0]
-        quantizer = self.codec.quantizer
-        span = max(config.bypass_until - config.quantize_from, 1e-9)
-        share = config.bypass * max(0.0, 1 - (progress - config.quantize_from) / span)
-        bypass = torch.rand(batch) < share
-        count = self.codec.num_codebooks - 1
-        active = draw_active(batch, count, config.dropout)
-        semantic = quantizer.semantic.quantize(latent, torch.ones_like(active), bypass)
-        acoustic = quantizer.acoustic.quantize(latent, active, bypass)
-        if self.training:
-            generator = torch.Generator().manual_seed(torch.initial_seed())
-            for stack, result in ((quantizer.semantic, semantic), (quantizer.acoustic, acoustic)):
-                for index, codebook in enumerate(stack):
-                    update_codebook(
-                        codebook,
-                        result.inputs[index].flatten(0, 1),
-                        result.codes[:, index].flatten(),
-                        decay=config.codebook_decay,
-                        revive_below=config.revive_below,
-                        generator=generator,
-                    )
-        return semantic, acoustic
+    def _semantic(
+        self, latent: Tensor, teacher: Tensor, progress: float, terms: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        stack = self.codec.quantizer.semantic
+        if self.semantic is None:
+            result = self._through(stack, latent, torch.ones(len(latent), device=latent.device), progress)
+            return result.output, self.config.quantizer.commitment_weight * result.commitment
+        self.semantic.write(stack)
+        codes, losses = self.semantic(stack.input_proj(latent), teacher)
+        terms |= {"unit": losses.unit, "unit_accuracy": losses.unit_accuracy, "distillation": losses.distillation}
+        weights = self.config.semantic
+        loss = weights.unit_weight * losses.unit + weights.feature_weight * losses.distillation
+        return stack.output_proj(self.semantic.vectors.detach()[codes]), loss
 
-    def _distillation(self, semantic: Tensor, teacher: Tensor) -> Tensor:
-        known = teacher.abs().amax(dim=-1) > 0  # [B, T]
-        similarity = F.cosine_similarity(self.teacher_head(semantic).float(), teacher.float(), dim=-1)
-        return 1 - (similarity * known).sum() / known.sum().clamp(min=1)
+    def _noise(self, latent: Tensor, progress: float, terms: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        config, stack = self.config.quantizer, self.codec.quantizer.acoustic
+        projected = stack.input_proj(latent)
+        scale = projected.float().square().mean().clamp(min=1e-12).sqrt()
+        size = 2 * config.noise * torch.rand(len(projected), 1, 1, device=projected.device)
+        noisy = projected + size * scale * torch.randn_like(projected)
+        terms["latent_scale"] = scale.detach()
+        return stack.output_proj(noisy), config.scale_weight * scale.log().square()
+
+    def _quantize(self, latent: Tensor, progress: float, terms: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        config = self.config.quantizer
+        active = draw_active(len(latent), self.codec.num_codebooks - 1, config.dropout).to(latent.device)
+        result = self._through(self.codec.quantizer.acoustic, latent, active, progress)
+        terms["commitment"] = result.commitment
+        return result.output, config.commitment_weight * result.commitment
+
+    def _through(self, stack: ResidualVQ, latent: Tensor, active: Tensor, progress: float) -> Quantized:
+        config = self.config.quantizer
+        share = config.bypass * max(0.0, 1 - progress / max(config.bypass_until, 1e-9))
+        if self.config.bottleneck == "noise":
+            share = 1.0
+        result = stack.quantize(latent, active, torch.rand(len(latent), device=latent.device) < share)
+        if self.training and self.config.bottleneck == "codes":
+            generator = torch.Generator().manual_seed(torch.initial_seed())
+            for index, codebook in enumerate(stack):
+                update_codebook(
+                    codebook,
+                    result.inputs[index].flatten(0, 1),
+                    result.codes[:, index].flatten(),
+                    decay=config.decay,
+                    revive_below=config.revive_below,
+                    generator=generator,
+                    world=self.world,
+                )
+        return result
+
+    def _dequantize(self, codes: Tensor) -> Tensor:
+        """`[B, K, T] -> [B, T, D]`, some rows from their first codebooks only."""
+        quantizer, (batch, count, _) = self.codec.quantizer, codes.shape
+        active = draw_active(batch, count - 1, self.config.quantizer.dropout).to(codes.device)
+        (semantic,) = quantizer.semantic
+        acoustic = torch.stack(
+            [
+                codebook.decode(codes[:, index]) * (index <= active)[:, None, None]
+                for index, codebook in enumerate(quantizer.acoustic, start=1)
+            ]
+        ).sum(dim=0)
+        decoded: Tensor = quantizer.semantic.output_proj(semantic.decode(codes[:, 0]))
+        return decoded + quantizer.acoustic.output_proj(acoustic)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def start_codebooks(self, batches: BatchFunction, *, seed: int) -> None:
-        """K-means over the latents of as many fresh batches as `kmeans_points` asks for, codebook after codebook."""
-        latents, count, index = [], 0, 0
-        while count < self.config.kmeans_points:
-            latent = self.codec.encode_latent(batches(index).pcm).float().flatten(0, 1)  # [B * T, D]
-            latents.append(latent)
-            count += latent.shape[0]
-            index += 1
-        points = torch.cat(latents)
+        """K-means over the latents of as many batches as `kmeans_points` asks for, codebook after codebook."""
+        latents: list[Tensor] = []
+        while sum(map(len, latents)) < self.config.quantizer.kmeans_points:
+            latents.append(self.codec.encode_latent(batches(len(latents)).pcm).float().flatten(0, 1).cpu())
+        points = torch.cat(latents).to(self.codec.quantizer.acoustic.input_proj.weight.device)
         generator = torch.Generator().manual_seed(seed)
-        with torch.autocast(points.device.type, enabled=False):
-            for stack in (self.codec.quantizer.semantic, self.codec.quantizer.acoustic):
-                start_stack(stack, points, generator)
+        stacks = [self.codec.quantizer.acoustic]
+        if self.semantic is None:
+            stacks.append(self.codec.quantizer.semantic)
+        for stack in stacks:
+            start_stack(stack, points, generator)
+
+    @torch.no_grad()
+    def write_semantic(self) -> None:
+        """Gives the semantic codebook what its teacher has learned: before the codec is used or saved."""
+        if self.semantic is not None:
+            self.semantic.write(self.codec.quantizer.semantic)
 
 
 def draw_active(batch: int, count: int, share: float) -> Tensor:
@@ -196,43 +283,73 @@ def train_codec(
     batches: BatchFunction,
     folder: Path,
     *,
+    initial: Mimi | None = None,
+    teacher: SemanticTeacher | None = None,
     evaluate: Callable[[Mimi, int], dict[str, float]] | None = None,
+    world: World | None = None,
+    board: Board | None = None,
     quiet: bool = False,
 ) -> Mimi:
     """Trains, or resumes what `folder` holds, and returns the codec with its averaged weights.
 
-    `batches(index)` gives the batch of a step and must depend on nothing but `index`; `evaluate(codec, step)` returns
-    named figures for the log. Raises `TrainingError`.
+    Starts from `initial`, which is left as it is, or from random weights. `teacher` is trained along, in place: the
+    next run goes on with it. `batches(index)` gives the batch of a step and must depend on nothing but `index` and the
+    process; `evaluate(codec, step)` returns named figures for the log. Warns of codebooks that have collapsed. Raises
+    `TrainingError`.
     """
+    if initial is not None and initial.config != config.model:
+        raise TrainingError("the codec to start from is not of the configured model")
+    if initial is None and config.learn == "decoder":
+        raise TrainingError('learn="decoder" needs a codec to start from')
     torch.manual_seed(config.loop.seed)
-    training = CodecTraining(config)
+    codec = Mimi(config.model) if initial is None else deepcopy(initial)
+    if initial is None:
+        initialise(codec)
+    training = CodecTraining(config, codec, teacher=teacher, world=world)
     loop = TrainingLoop(
         config.loop,
         training,
         folder,
-        description={"config": config.to_dict()},
-        hidden_matrices=hidden_matrices(training.codec, prefix="codec."),
+        description={"config": config.to_dict(), "num_units": 0 if teacher is None else teacher.num_units},
+        hidden_matrices=hidden_matrices(codec, prefix="codec."),
+        rivals=training.rivals,
+        world=world,
+        board=board,
     )
-    resumed = loop.resume()
-    started = resumed and loop.progress >= config.quantize_from
-
-    def step(index: int, progress: float) -> dict[str, Tensor]:
-        nonlocal started
-        if progress >= config.quantize_from and not started:
-            training.start_codebooks(batches, seed=config.loop.seed)
-            started = True
-        return training(batches(index), progress)  # type: ignore[no-any-return]
+    is_quantizing = config.learn == "all" and config.bottleneck == "codes"
+    if not loop.resume() and is_quantizing and config.quantizer.kmeans_points:
+        training.start_codebooks(batches, seed=config.loop.seed)
 
     def measure(index: int) -> dict[str, float]:
-        books = enumerate(_codebooks(training.codec))
-        figures = {f"perplexity_{k}": perplexity(book.cluster_usage) for k, book in books}
+        in_use = {number: perplexity(codebook.cluster_usage) for number, codebook in _learning(training).items()}
+        _warn_of_collapse(in_use, config.model.codebook_size)
+        figures = {f"perplexity_{number}": value for number, value in in_use.items()}
         with loop.averaged():
-            return figures | (evaluate(training.codec, index) if evaluate is not None else {})
+            training.write_semantic()
+            return figures | (evaluate(codec, index) if evaluate is not None else {})
 
-    loop.run(step, evaluate=measure, quiet=quiet)
+    loop.run(lambda index, progress: training(batches(index), progress), evaluate=measure, quiet=quiet)
     loop.assign_average()
-    return training.codec.eval()
+    training.write_semantic()
+    for parameter in codec.parameters():
+        parameter.requires_grad_(True)
+    return codec.eval()
 
 
-def _codebooks(codec: Mimi) -> list[Codebook]:
-    return [*codec.quantizer.semantic, *codec.quantizer.acoustic]
+def _learning(training: CodecTraining) -> dict[int, Codebook]:
+    """The codebooks that follow moving averages, whose usage is therefore counted, by number."""
+    if training.config.learn == "decoder" or training.config.bottleneck == "noise":
+        return {}
+    quantizer = training.codec.quantizer
+    first = {} if training.semantic is not None else dict(enumerate(quantizer.semantic))
+    return first | dict(enumerate(quantizer.acoustic, start=1))
+
+
+def _warn_of_collapse(in_use: dict[int, float], size: int) -> None:
+    for number, value in in_use.items():
+        if value < size * _COLLAPSED_SHARE:
+            warnings.warn(
+                f"codebook {number} has collapsed: {value:.0f} of its {size} codes are in use; raise "
+                "quantizer.revive_below, or lower the learning rates",
+                stacklevel=3,
+            )

@@ -26,7 +26,9 @@ from torch import Tensor, nn
 from duologue.config import JsonConfig
 from duologue.errors import TrainingError
 from duologue.nn.precision import computes_bfloat16
-from duologue.train.muon import Muon
+from duologue.train.board import Board
+from duologue.train.distributed import World
+from duologue.train.optimizers import Rates, Rival, make_players
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class LoopConfig(JsonConfig):
     warmup_steps: int = 200
     final_lr_share: float = 0.05
     weight_decay: float = 0.01
+    beta1: float = 0.9
     beta2: float = 0.95
     clip_norm: float = 1.0
     ema_decay: float = 0.999
@@ -63,8 +66,8 @@ Evaluation = Callable[[int], dict[str, float]]
 class TrainingLoop:
     """Trains `module` in `folder`, which holds `log.jsonl` and the latest checkpoint `last/`.
 
-    `step(index, progress)` computes one batch and returns its named losses, of which `loss` is descended; `progress`
-    runs from 0 to 1.
+    `step(index, progress)` computes one batch and returns its named losses, of which `loss` is descended, and every
+    rival's own; `progress` runs from 0 to 1.
     """
 
     def __init__(
@@ -75,30 +78,23 @@ class TrainingLoop:
         *,
         description: dict[str, Any],
         hidden_matrices: Collection[str] = (),
+        rivals: Collection[Rival] = (),
+        world: World | None = None,
+        board: Board | None = None,
     ) -> None:
-        """`description` tells runs apart at resume; `hidden_matrices` names the parameters that Muon may train."""
+        """`description` tells runs apart at resume; `hidden_matrices` names the parameters that Muon may train.
+
+        In a `world` of several processes all take the mean of their gradients, and the first one writes.
+        """
         self.config, self.module, self.folder = config, module, folder
         self.description = {"loop": config.to_dict(), **description}
         self.step_index, self.elapsed_s = 0, 0.0
-        self.parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        hidden = set(hidden_matrices) if config.muon_learning_rate else set()
-        rest = {name: p for name, p in self.parameters.items() if name not in hidden}
-        adamw = torch.optim.AdamW(
-            [
-                {"params": [p for p in rest.values() if p.dim() >= 2], "weight_decay": config.weight_decay},
-                {"params": [p for p in rest.values() if p.dim() < 2], "weight_decay": 0.0},
-            ],
-            lr=config.learning_rate,
-            betas=(0.9, config.beta2),
+        self.world, self.board = world or World(), board
+        rates = Rates(
+            config.learning_rate, config.muon_learning_rate, config.weight_decay, (config.beta1, config.beta2)
         )
-        self.optimizers: list[tuple[torch.optim.Optimizer, float]] = [(adamw, config.learning_rate)]
-        if hidden:
-            muon = Muon(
-                [self.parameters[name] for name in self.parameters if name in hidden],
-                config.muon_learning_rate,
-                weight_decay=config.weight_decay,
-            )
-            self.optimizers.append((muon, config.muon_learning_rate))
+        self.players = make_players(module, rates, hidden_matrices, rivals)
+        self.parameters = self.players[0].parameters
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.device = next(iter(self.parameters.values())).device
         self._bfloat16 = config.autocast == "bfloat16" or (config.autocast == "auto" and computes_bfloat16(self.device))
@@ -119,49 +115,60 @@ class TrainingLoop:
         return warmup * (final + (1 - final) * (1 + math.cos(math.pi * self.progress)) / 2)
 
     def run(self, step: StepFunction, *, evaluate: Evaluation | None = None, quiet: bool = False) -> None:
-        """Trains to the end, or to a SIGINT or SIGTERM, after which the state is saved and the run can be resumed.
+        """Trains to the end.
 
-        Raises `TrainingError` when a loss is not finite; the last checkpoint is then still that of before.
+        SIGINT and SIGTERM end the step, save the state, from which the run can be resumed, and raise
+        `KeyboardInterrupt`. Raises `TrainingError` when a loss is not finite; the last checkpoint is then still that of
+        before.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        sums: dict[str, float] = {}
-        counted, since = 0, time.perf_counter()
+        self.world.share([tensor for tensor in self.module.state_dict().values()])
+        means = _Means()
         with self._signals():
-            while self.progress < 1.0 and self._stop_signal is None:
+            while self.progress < 1.0 and not self._is_stopped():
                 started = time.perf_counter()
                 losses = self._one_step(step)
                 self.elapsed_s += time.perf_counter() - started
                 self.step_index += 1
-                counted += 1
-                for name, value in losses.items():
-                    sums[name] = sums.get(name, 0.0) + value
+                self._agree()
+                means.add(losses)
                 if self.step_index % self.config.log_every == 0:
-                    record = {name: value / counted for name, value in sums.items()}
-                    record["step_s"] = (time.perf_counter() - since) / counted
-                    self.log(record, quiet=quiet)
-                    sums, counted, since = {}, 0, time.perf_counter()
+                    self.log(means.take(), quiet=quiet)
                 last = self.progress >= 1.0
                 if evaluate is not None and (last or self.step_index % self.config.evaluate_every == 0):
-                    self.log({f"eval_{name}": value for name, value in evaluate(self.step_index).items()}, quiet=quiet)
-                    since = time.perf_counter()
+                    if self.world.is_first:
+                        self.log({f"eval_{name}": v for name, v in evaluate(self.step_index).items()}, quiet=quiet)
+                    self.world.wait()
+                    means.restart_clock()
                 if last or self.step_index % self.config.save_every == 0:
                     self.save()
         if self._stop_signal is not None:
             self.save()
+            raise KeyboardInterrupt
+
+    def _is_stopped(self) -> bool:
+        return self._stop_signal is not None
+
+    def _agree(self) -> None:
+        """Signals reach one process, and clocks differ: all follow the largest signal and the first one's clock."""
+        if self.world.size > 1:
+            word = torch.tensor([self._stop_signal or 0, self.elapsed_s * self.world.is_first], dtype=torch.float64)
+            signal_number, self.elapsed_s = self.world.total(word.to(self.device)).tolist()
+            self._stop_signal = int(signal_number) or None
 
     def _one_step(self, step: StepFunction) -> dict[str, float]:
         config = self.config
-        torch.manual_seed((config.seed << 32) + self.step_index)
+        torch.manual_seed((config.seed << 32) + self.step_index + (self.world.rank << 24))
         self.module.train()
         factor = self.rate_factor()
-        for optimizer, rate in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate * factor
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
             losses = step(self.step_index, self.progress)
-        self.module.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters.values(), config.clip_norm)
+        gradients = []
+        for player in reversed(self.players):  # the model last, whose backward pass may free the graph
+            keep = player is not self.players[0]
+            gradients.append(self.world.average(player.gradients(losses[player.loss], keep_graph=keep)))
+        gradients.reverse()
+        norm = torch.stack([gradient.float().norm() for gradient in gradients[0]]).norm()
         values = {name: float(value.detach()) for name, value in losses.items()}
         values |= {"grad_norm": float(norm), "rate_factor": factor}
         bad = sorted(name for name, value in values.items() if not math.isfinite(value))
@@ -170,18 +177,22 @@ class TrainingLoop:
                 f"step {self.step_index}: {', '.join(bad)} not finite; the checkpoint in {self.folder / 'last'} is "
                 "from before; lower learning_rate, or set autocast to none"
             )
-        for optimizer, _ in self.optimizers:
-            optimizer.step()
+        for player, found in zip(self.players, gradients, strict=True):
+            player.step(found, factor, config.clip_norm)
         decay = min(config.ema_decay, (1 + self.step_index) / (10 + self.step_index))
         torch._foreach_lerp_(list(self.average.values()), [p.detach() for p in self.parameters.values()], 1 - decay)
         return values
 
     def log(self, record: dict[str, float], *, quiet: bool = False) -> None:
         """Appends a record to `log.jsonl` with step, progress and seconds, and prints it unless `quiet`."""
+        if not self.world.is_first:
+            return
         place = {"step": self.step_index, "progress": round(self.progress, 4), "elapsed_s": round(self.elapsed_s, 1)}
         record = place | {name: float(f"{value:.5g}") for name, value in record.items()}
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+        if self.board is not None:
+            self.board.scalars(record, self.step_index)
         if not quiet:
             print("  ".join(f"{name} {value:g}" for name, value in record.items()), flush=True)
 
@@ -209,11 +220,12 @@ class TrainingLoop:
 
     def save(self) -> None:
         """Writes `last/` so that a crash at any moment leaves either the old checkpoint or the new one."""
+        if not self.world.is_first:
+            return
         tensors = {f"module.{name}": t.detach().clone() for name, t in self.module.state_dict().items()}
         tensors |= {f"average.{name}": t for name, t in self.average.items()}
-        for name, parameter in self.parameters.items():
-            for key, value in self._optimizer_of(parameter).state.get(parameter, {}).items():
-                tensors[f"optimizer.{name}.{key}"] = value.detach().clone()
+        for player in self.players:
+            tensors |= {f"optimizer.{name}": tensor for name, tensor in player.state().items()}
         fresh, last, old = self.folder / "next", self.folder / "last", self.folder / "old"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
@@ -241,18 +253,10 @@ class TrainingLoop:
         self.module.load_state_dict(_part(tensors, "module."))
         average = _part(tensors, "average.")
         self.average = {name: average[name] for name in self.parameters}
-        for name, parameter in self.parameters.items():
-            values = _part(tensors, f"optimizer.{name}.")
-            if values:
-                self._optimizer_of(parameter).state[parameter] = values
+        for player in self.players:
+            player.load_state(_part(tensors, "optimizer."))
         self.step_index, self.elapsed_s = state["step"], state["elapsed_s"]
         return True
-
-    def _optimizer_of(self, parameter: nn.Parameter) -> torch.optim.Optimizer:
-        for optimizer, _ in self.optimizers:
-            if any(parameter is other for group in optimizer.param_groups for other in group["params"]):
-                return optimizer
-        raise AssertionError("every trained parameter has an optimizer")
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -266,10 +270,29 @@ class TrainingLoop:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    @property
-    def interrupted(self) -> bool:
-        """Whether a signal ended `run` early."""
-        return self._stop_signal is not None
+
+class _Means:
+    """Running means of what the steps since the last record gave, and their pace."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.count, self.since = 0, time.perf_counter()
+
+    def add(self, values: dict[str, float]) -> None:
+        self.count += 1
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def take(self) -> dict[str, float]:
+        """The means and `step_s`, the seconds a step; begins anew."""
+        record = {name: value / self.count for name, value in self.sums.items()}
+        record["step_s"] = (time.perf_counter() - self.since) / self.count
+        self.sums, self.count, self.since = {}, 0, time.perf_counter()
+        return record
+
+    def restart_clock(self) -> None:
+        """Leaves out the time since the last step."""
+        self.since = time.perf_counter()
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

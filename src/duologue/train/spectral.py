@@ -38,9 +38,7 @@ class MultiScaleMel(nn.Module):
     def spectra(self, pcm: Tensor, size: int) -> Tensor:
         """`[B, S] -> [B, frames, num_mels]`, linear magnitude."""
         window, filters = self.get_buffer(f"window_{size}"), self.get_buffer(f"filters_{size}")
-        stft = torch.stft(pcm, size, size // 4, window=window, return_complex=True, pad_mode="constant")
-        power = stft.real.square() + stft.imag.square()  # [B, size / 2 + 1, frames]
-        return (power + 1e-10).sqrt().transpose(1, 2) @ filters
+        return magnitudes(pcm, window, size // 4).transpose(1, 2) @ filters
 
     def forward(self, made: Tensor, true: Tensor) -> Tensor:
         """Distance of two `[B, S]` waveforms, a scalar."""
@@ -51,3 +49,31 @@ class MultiScaleMel(nn.Module):
                 total = total + (ours.clamp(min=_FLOOR).log10() - theirs.clamp(min=_FLOOR).log10()).abs().mean()
                 total = total + (ours - theirs).abs().mean() / 10
         return total / len(self.sizes)
+
+
+class MultiScaleSTFT(nn.Module):
+    """Spectral convergence and mean absolute difference of natural log magnitudes, averaged over window sizes."""
+
+    def __init__(self, sizes: tuple[int, ...]) -> None:
+        """Window `sizes` in samples; the hop is a quarter of each."""
+        super().__init__()
+        self.sizes = sizes
+        for size in sizes:
+            self.register_buffer(f"window_{size}", torch.hann_window(size), persistent=False)
+
+    def forward(self, made: Tensor, true: Tensor) -> Tensor:
+        """Distance of two `[B, S]` waveforms, a scalar."""
+        with torch.autocast(made.device.type, enabled=False):
+            total = made.new_zeros((), dtype=torch.float32)
+            for size in self.sizes:
+                window = self.get_buffer(f"window_{size}")
+                ours, theirs = (magnitudes(pcm.float(), window, size // 4) for pcm in (made, true))
+                total = total + (ours - theirs).norm() / theirs.norm().clamp(min=_FLOOR)
+                total = total + (ours.clamp(min=_FLOOR).log() - theirs.clamp(min=_FLOOR).log()).abs().mean()
+        return total / max(1, len(self.sizes))
+
+
+def magnitudes(pcm: Tensor, window: Tensor, hop: int) -> Tensor:
+    """`[B, S] -> [B, window / 2 + 1, frames]`: magnitudes whose gradient is finite at silence, too."""
+    stft = torch.stft(pcm, len(window), hop, window=window, return_complex=True, pad_mode="constant")
+    return (stft.real.square() + stft.imag.square() + 1e-10).sqrt()

@@ -1,0 +1,126 @@
+"""Command line of the recipe; see `python -m recipes.parlor_codec --help`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from duologue.errors import DuologueError
+from duologue.eval.instruments import Instruments
+from duologue.train.distributed import World, joined
+from recipes.parlor_codec import pipeline
+from recipes.parlor_codec.configs import PLANS, CodecPlan
+from recipes.parlor_codec.listening import Ear, Listener, gather
+from recipes.work import Report, Work, decode_recordings, listen
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.parlor_codec",
+        description="Trains a codec from a corpus of recordings: its latent, then its codes, then its decoder. A step "
+        "whose result is in the work folder is not run again; a run that was interrupted goes on where it stopped. "
+        "Starts under torchrun as well, each process with batches of its own.",
+    )
+    add_work_options(parser, Path("runs/parlor_codec"))
+    parser.add_argument("--preset", choices=list(PLANS), default="parlor", help="the codec's size (default: parlor)")
+    parser.add_argument("--minutes", type=float, default=600, help="computing time of the three runs (default: 600)")
+    parser.add_argument("--whisper", type=Path, help="a CTranslate2 Whisper folder (default: that of the wheels)")
+    parser.add_argument("--no-features", action="store_true", help="train without Whisper: no words in codebook 0")
+    arguments = parser.parse_args()
+
+    def steps(world: World, report: Report) -> None:
+        run(arguments, PLANS[arguments.preset](arguments.minutes), world, report)
+
+    return run_safely(steps, arguments.threads)
+
+
+def add_work_options(parser: argparse.ArgumentParser, folder: Path) -> None:
+    """The options that every program of the recipe has."""
+    parser.add_argument(
+        "--corpus",
+        type=Path,
+        nargs="+",
+        default=[Path("../shared/corpus")],
+        help="each holds folders with manifest-*.jsonl; those with heldout in their path are not trained on",
+    )
+    parser.add_argument("--work", type=Path, default=folder, help=f"where the steps leave results (default: {folder})")
+    parser.add_argument("--threads", type=int, default=2, help="processor threads (default: 2)")
+    parser.add_argument("--tensorboard", action="store_true", help="write curves, sound and pictures beside the log")
+    parser.add_argument(
+        "--round-trips", type=int, default=0, metavar="N", help="measure N recordings of each --listen-to now and then"
+    )
+    parser.add_argument(
+        "--listen-to",
+        nargs="+",
+        metavar="FOLDER[#PATTERN]",
+        default=["../shared/corpus/heldout", "../shared/corpus/kathleen#manifest-heldout.jsonl"],
+        help="held-out recordings for --round-trips",
+    )
+
+
+def run_safely(steps: Callable[[World, Report], None], threads: int) -> int:
+    """Runs with messages on standard output, alone or as a process of torchrun; the exit code of a program."""
+    torch.set_num_threads(threads)
+    started = time.monotonic()
+    try:
+        with joined("RANK" in os.environ) as world:
+
+            def report(line: str) -> None:
+                if world.is_first:
+                    print(f"[{time.monotonic() - started:7.0f} s] {line}", flush=True)
+
+            steps(world, report)
+    except DuologueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def listener_of(arguments: argparse.Namespace, work: Work) -> Listener | None:
+    """What `--round-trips` asks for."""
+    if not arguments.round_trips:
+        return None
+    lines = gather(arguments.listen_to, limit=arguments.round_trips)
+    return Listener(Ear(Instruments(work.folder, threads=work.threads, offline=True), lines))
+
+
+def run(arguments: argparse.Namespace, plan: CodecPlan, world: World, report: Report) -> None:
+    """All steps in order; the data is prepared by the first process."""
+    work = Work(tuple(arguments.corpus), arguments.work, arguments.threads)
+    model, features = plan.latent.model, None
+    if world.is_first:
+        store = decode_recordings(work, model.sample_rate, report)
+        report(f"pcm: {len(store)} recordings, {len(store.skipped)} left out")
+        if not arguments.no_features:
+            listen(work, store, model.frame_rate, arguments.whisper, report)
+    world.wait()
+    store = decode_recordings(work, model.sample_rate, report)
+    if not arguments.no_features:
+        features = listen(work, store, model.frame_rate, arguments.whisper, report)
+        if world.is_first:
+            pipeline.work_units(work.path("units.npy"), features, plan.latent.model.codebook_size)
+        world.wait()
+    pipeline.make_codec(
+        work,
+        plan,
+        store,
+        features,
+        listener=listener_of(arguments, work) if world.is_first else None,
+        world=world,
+        is_watched=arguments.tensorboard,
+        report=report,
+    )
+    report(f"codec: {work.path('model')}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""Presets: parlor's codec for two cores, and Mimi's own size for a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from duologue.config import MIMI_PRESETS, MimiConfig, TransformerConfig
+from duologue.train.adversary import AdversaryConfig
+from duologue.train.codec import CodecTrainConfig, QuantizerConfig
+from duologue.train.loop import LoopConfig
+from duologue.train.reconstruction import ReconstructionConfig
+
+
+@dataclass(frozen=True)
+class CodecPlan:
+    """The three runs of a codec (see `duologue.train.codec`) and the crops they learn from."""
+
+    latent: CodecTrainConfig
+    codes: CodecTrainConfig
+    decoder: CodecTrainConfig
+    crop_frames: int
+    crops_per_batch: int
+
+    def runs(self) -> dict[str, CodecTrainConfig]:
+        """The runs by name, in order."""
+        return {"latent": self.latent, "codes": self.codes, "decoder": self.decoder}
+
+
+def parlor_model() -> MimiConfig:
+    """Mimi's structure at a tenth of its convolutions: 12 codebooks of 1024, 1.5 kbit/s, a 2 s window."""
+    transformer = TransformerConfig(
+        dim=256,
+        num_layers=4,
+        num_heads=4,
+        num_kv_heads=4,
+        ffn_dim=1024,
+        max_positions=8000,
+        norm="layer",
+        mlp="gelu",
+        final_norm=False,
+        layer_scale=True,
+        window=50,
+        rope_theta=10_000.0,
+    )
+    return MimiConfig(
+        transformer=transformer,
+        num_filters=24,
+        ratios=(4, 5, 6, 8),
+        dim=256,
+        num_codebooks=12,
+        codebook_size=1024,
+        codebook_dim=64,
+    )
+
+
+def parlor(minutes: float) -> CodecPlan:
+    """For two cores: 1.6 s crops, bfloat16 where it is fast, `minutes` of computing for the three runs together."""
+    loop = LoopConfig(
+        num_steps=1_000_000,
+        learning_rate=1.2e-3,
+        muon_learning_rate=3e-3,
+        weight_decay=0.1,
+        warmup_steps=60,
+        budget_minutes=0.5 * minutes,
+        autocast="auto",
+        ema_decay=0.998,
+        save_every=250,
+        evaluate_every=1000,
+        final_lr_share=0.03,
+    )
+    latent = CodecTrainConfig(model=parlor_model(), loop=loop, bottleneck="noise")
+    codes = replace(
+        latent,
+        bottleneck="codes",
+        loop=replace(loop, learning_rate=3e-4, muon_learning_rate=6e-4, budget_minutes=0.2 * minutes),
+    )
+    decoder = replace(
+        codes,
+        learn="decoder",
+        loop=replace(loop, learning_rate=6e-4, muon_learning_rate=1.5e-3, budget_minutes=0.3 * minutes),
+        reconstruction=ReconstructionConfig(adversary=AdversaryConfig(filters=8)),
+    )
+    return CodecPlan(latent, codes, decoder, crop_frames=20, crops_per_batch=8)
+
+
+def mimi(minutes: float) -> CodecPlan:
+    """Mimi's own size, for a GPU: 32 codebooks of 2048, crops of 4 s."""
+    plan = parlor(minutes)
+    model = MIMI_PRESETS["mimi"]
+
+    def grown(config: CodecTrainConfig, adversary: AdversaryConfig | None = None) -> CodecTrainConfig:
+        return replace(
+            config,
+            model=model,
+            quantizer=replace(config.quantizer, kmeans_points=131_072),
+            reconstruction=replace(config.reconstruction, adversary=adversary),
+        )
+
+    judges = AdversaryConfig(windows=(2048, 1024, 512, 256, 128), filters=32)
+    return replace(
+        plan,
+        latent=grown(plan.latent),
+        codes=grown(plan.codes),
+        decoder=grown(plan.decoder, judges),
+        crop_frames=50,
+        crops_per_batch=32,
+    )
+
+
+PLANS: dict[str, Callable[[float], CodecPlan]] = {"parlor": parlor, "mimi": mimi}
+
+
+def adaptation(model: MimiConfig, *, minutes: float) -> CodecTrainConfig:
+    """The decoder alone, for a codec of any size that sounds right already."""
+    plan = parlor(minutes)
+    loop = replace(plan.decoder.loop, learning_rate=3e-4, muon_learning_rate=6e-4, budget_minutes=minutes)
+    return replace(plan.decoder, model=model, loop=loop, quantizer=QuantizerConfig(dropout=0.3))

@@ -1,0 +1,69 @@
+"""What every recipe starts with: the folders of a run, the corpus as samples, and what a recogniser hears in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from duologue.checkpoints.whisper import bundled_whisper
+from duologue.data.corpus import PcmStore, Recording, read_manifests
+from duologue.data.teacher import WhisperTeacher, write_features
+from duologue.errors import TrainingError
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Work:
+    """The folders of a run; `corpora` hold folders with manifests, as `../shared/corpus` does."""
+
+    corpora: tuple[Path, ...]
+    folder: Path
+    threads: int = 2
+
+    def path(self, step: str) -> Path:
+        """Where a step leaves its result."""
+        return self.folder / step
+
+
+def recordings(work: Work, split: str = "train") -> list[Recording]:
+    """The corpora's training conversations, or those held out; every folder with a manifest counts."""
+    held_out = split == "heldout"
+    manifests = [
+        path
+        for corpus in work.corpora
+        for path in sorted(corpus.glob("*/manifest-*.jsonl"))
+        if ("heldout" in str(path.relative_to(corpus))) == held_out
+    ]
+    if not manifests:
+        names = ", ".join(map(str, work.corpora))
+        raise TrainingError(f"no manifests of {split} recordings in {names}: give --corpus")
+    return read_manifests(manifests)
+
+
+def decode_recordings(work: Work, sample_rate: int, report: Report) -> PcmStore:
+    """Step `pcm`: every training recording as samples in one file; says which were left out, and why."""
+    folder = work.path("pcm")
+    if (folder / "index.json").exists():
+        return PcmStore(folder)
+    store = PcmStore.build(folder, recordings(work), sample_rate, workers=work.threads)
+    for name, reason in store.skipped.items():
+        report(f"pcm: left out {name}: {reason}")
+    return store
+
+
+def listen(work: Work, store: PcmStore, frame_rate: float, whisper: Path | None, report: Report) -> Path:
+    """Step `features`: Whisper's encoder over every recording."""
+    folder = work.path("features")
+    if (folder / "done").exists():
+        return folder
+    teacher = WhisperTeacher(whisper or bundled_whisper(work.folder), frame_rate=frame_rate, threads=work.threads)
+
+    def progress(done: int, total: int) -> None:
+        if done == total or done % 100 < 10:
+            report(f"features: {done} of {total} recordings")
+
+    write_features(store, folder, teacher, frame_rate=frame_rate, progress=progress)
+    (folder / "done").touch()
+    return folder

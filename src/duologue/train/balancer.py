@@ -1,0 +1,45 @@
+"""Weights that mean sizes of gradients, whatever the losses' own scales.
+
+Source: Defossez et al., "High Fidelity Neural Audio Compression" (EnCodec, 2022), section 3.4, "Balancer"; here one
+loss keeps its gradient, and the others are measured by it: what else the model learns keeps its proportion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+_MEMORY = 0.99
+
+
+class Balancer(nn.Module):
+    """Scales losses so that their gradients at the output have, on average, `weight` times the reference's norm."""
+
+    norms: Tensor
+    seen: Tensor
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        """`weights` by the name of the loss."""
+        super().__init__()
+        self.weights = dict(weights)
+        self.register_buffer("norms", torch.zeros(len(weights) + 1))
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, reference: Tensor, losses: Mapping[str, Tensor], output: Tensor) -> Tensor:
+        """A scalar of the value of `reference` whose gradient for `output` is the balanced sum of all gradients.
+
+        The running norms follow where the module is in training mode. The graphs of the losses are kept.
+        """
+        terms = [reference, *(losses[name] for name in self.weights)]
+        gradients = [torch.autograd.grad(term, output, retain_graph=True)[0].float() for term in terms]
+        if self.training:
+            self.seen.lerp_(torch.ones_like(self.seen), 1 - _MEMORY)
+            self.norms.lerp_(torch.stack([gradient.norm() for gradient in gradients]), 1 - _MEMORY)
+        means = self.norms / self.seen.clamp(min=1e-12)  # no bias towards the zeros of the start
+        scales = means[:1] / means[1:].clamp(min=1e-12) * torch.tensor(list(self.weights.values())).to(means)
+        total = gradients[0] + sum(scale * gradient for scale, gradient in zip(scales, gradients[1:], strict=True))
+        pull = (output.float() * total).sum()
+        balanced: Tensor = reference.detach() + pull - pull.detach()
+        return balanced

@@ -1,0 +1,107 @@
+"""Who descends which loss, with which optimizer: the model, and the discriminators where it has some."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from duologue.train.muon import Muon
+
+# Betas of a discriminator's AdamW: little momentum, since what it judges changes with every step.
+_RIVAL_BETAS = (0.5, 0.9)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates and what belongs to them; `muon` at 0 leaves everything to AdamW."""
+
+    adamw: float
+    muon: float = 0.0
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.95)
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Parameters, by the prefix of their names, that descend the loss called `loss` and not the model's."""
+
+    prefix: str
+    loss: str
+    learning_rate: float
+
+
+class Player:
+    """Parameters that descend one loss together."""
+
+    def __init__(
+        self, loss: str, parameters: Mapping[str, nn.Parameter], rates: Rates, hidden: Collection[str] = ()
+    ) -> None:
+        """`hidden` names the matrices that Muon trains where `rates.muon` is not 0."""
+        self.loss, self.parameters = loss, dict(parameters)
+        muons = set(hidden) & set(parameters) if rates.muon else set()
+        rest = [parameter for name, parameter in parameters.items() if name not in muons]
+        groups = [
+            {"params": [p for p in rest if p.dim() >= 2], "weight_decay": rates.weight_decay},
+            {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
+        ]
+        adamw = torch.optim.AdamW(groups, lr=rates.adamw, betas=rates.betas)
+        self.optimizers: list[tuple[torch.optim.Optimizer, float]] = [(adamw, rates.adamw)]
+        if muons:
+            chosen = [parameter for name, parameter in parameters.items() if name in muons]
+            self.optimizers.append((Muon(chosen, rates.muon, weight_decay=rates.weight_decay), rates.muon))
+        self._place = {
+            parameter: optimizer
+            for optimizer, _ in self.optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        }
+
+    def gradients(self, loss: Tensor, *, keep_graph: bool) -> list[Tensor]:
+        """The gradients of `loss` for the parameters, in order; zero for one that it does not depend on."""
+        parameters = list(self.parameters.values())
+        found = torch.autograd.grad(loss, parameters, retain_graph=keep_graph, allow_unused=True)
+        return [
+            torch.zeros_like(parameter) if gradient is None else gradient
+            for parameter, gradient in zip(parameters, found, strict=True)
+        ]
+
+    def step(self, gradients: list[Tensor], factor: float, clip_norm: float) -> None:
+        """One update with every learning rate times `factor`; gradients are clipped to `clip_norm` together."""
+        for parameter, gradient in zip(self.parameters.values(), gradients, strict=True):
+            parameter.grad = gradient
+        nn.utils.clip_grad_norm_(self.parameters.values(), clip_norm)
+        for optimizer, rate in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """The optimizers' tensors as `<parameter>.<key>`."""
+        return {
+            f"{name}.{key}": value.detach().clone()
+            for name, parameter in self.parameters.items()
+            for key, value in self._place[parameter].state.get(parameter, {}).items()
+        }
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes back what `state` gave."""
+        for name, parameter in self.parameters.items():
+            values = {key.rpartition(".")[2]: value for key, value in tensors.items() if key.rpartition(".")[0] == name}
+            if values:
+                self._place[parameter].state[parameter] = values
+
+
+def make_players(module: nn.Module, rates: Rates, hidden: Collection[str], rivals: Collection[Rival]) -> list[Player]:
+    """The model first, which descends `loss`, then each rival with the parameters of its prefix."""
+    trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    prefixes = tuple(rival.prefix for rival in rivals)
+    own = {name: parameter for name, parameter in trained.items() if not (prefixes and name.startswith(prefixes))}
+    players = [Player("loss", own, rates, hidden)]
+    for rival in rivals:
+        theirs = {name: parameter for name, parameter in trained.items() if name.startswith(rival.prefix)}
+        players.append(Player(rival.loss, theirs, Rates(rival.learning_rate, betas=_RIVAL_BETAS)))
+    return players
