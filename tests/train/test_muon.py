@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from duologue.train.muon import Muon, orthogonalise
+from duologue.train.muon import Muon, _by_gram, _directly, orthogonalise
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (8, 40), (40, 8)])
@@ -32,3 +32,10 @@ def test_it_descends_a_least_squares_problem() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] / 50
+
+
+def test_wide_matrices_take_a_shorter_way_to_the_same_result() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(24, 96) @ torch.diag(torch.logspace(0, -4, 96))
+    x = x / x.norm()
+    torch.testing.assert_close(_by_gram(x, 5), _directly(x, 5), atol=1e-4, rtol=1e-3)

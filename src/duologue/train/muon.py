@@ -22,17 +22,41 @@ def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
 
     In bfloat16, which is enough for it, where the device is fast at that.
     """
-    a, b, c = _COEFFICIENTS
-    x = matrix.bfloat16() if computes_bfloat16(matrix.device) else matrix.float()
+    is_rough = computes_bfloat16(matrix.device)
+    x = matrix.bfloat16() if is_rough else matrix.float()
     tall = x.shape[0] > x.shape[1]
     if tall:
         x = x.T
     x = x / (x.norm() + 1e-7)
+    is_wide = x.shape[1] >= 2 * x.shape[0]
+    x = _by_gram(x, steps) if is_wide and not is_rough else _directly(x, steps)
+    made: Tensor = x.T if tall else x
+    return made.to(matrix.dtype)
+
+
+def _directly(x: Tensor, steps: int) -> Tensor:
+    a, b, c = _COEFFICIENTS
     for _ in range(steps):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    made: Tensor = x.T if tall else x
-    return made.to(matrix.dtype)
+    return x
+
+
+def _by_gram(x: Tensor, steps: int) -> Tensor:
+    """The same iteration: every step multiplies by a polynomial of the Gram matrix, which commutes with the others.
+
+    So they are multiplied first, in the smaller dimension. That needs more precision than bfloat16 has.
+    """
+    a, b, c = _COEFFICIENTS
+    gram = x @ x.T  # [M, M]
+    eye = torch.eye(len(gram), dtype=x.dtype, device=x.device)
+    product = eye
+    for step in range(steps):
+        polynomial = a * eye + b * gram + c * gram @ gram
+        product = polynomial @ product if step else polynomial
+        if step + 1 < steps:
+            gram = polynomial @ gram @ polynomial
+    return product @ x
 
 
 class Muon(torch.optim.Optimizer):
