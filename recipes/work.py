@@ -1,15 +1,21 @@
-"""What every recipe starts with: the folders of a run, the corpus as samples, and what a recogniser hears in it."""
+"""What every recipe starts with (folders, samples, what a recogniser hears), and how its programs end."""
 
 from __future__ import annotations
 
+import os
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from duologue.checkpoints.whisper import bundled_whisper
 from duologue.data.corpus import PcmStore, Recording, read_manifests
 from duologue.data.teacher import WhisperTeacher, write_features
-from duologue.errors import TrainingError
+from duologue.errors import DuologueError, TrainingError
+from duologue.train.distributed import World, joined
 
 Report = Callable[[str], None]
 
@@ -67,3 +73,24 @@ def listen(work: Work, store: PcmStore, frame_rate: float, whisper: Path | None,
     write_features(store, folder, teacher, frame_rate=frame_rate, progress=progress)
     (folder / "done").touch()
     return folder
+
+
+def run_safely(steps: Callable[[World, Report], None], threads: int) -> int:
+    """Runs with messages on standard output, alone or as a process of torchrun; the exit code of a program."""
+    torch.set_num_threads(threads)
+    started = time.monotonic()
+    try:
+        with joined("RANK" in os.environ) as world:
+
+            def report(line: str) -> None:
+                if world.is_first:
+                    print(f"[{time.monotonic() - started:7.0f} s] {line}", flush=True)
+
+            steps(world, report)
+    except DuologueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 import duologue
-from duologue.errors import DuologueError
 from recipes.parlor import configs, pipeline
 from recipes.parlor_codec.configs import PLANS
 from recipes.parlor_codec.pipeline import make_codec
-from recipes.work import Report, Work, decode_recordings, listen
+from recipes.work import Report, Work, decode_recordings, listen, run_safely
 
 
 def main() -> int:
@@ -46,21 +42,7 @@ def main() -> int:
     parser.add_argument("--whisper", type=Path, help="a CTranslate2 Whisper folder (default: that of the wheels)")
     parser.add_argument("--threads", type=int, default=2, help="processor threads")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    started = time.monotonic()
-
-    def report(line: str) -> None:
-        print(f"[{time.monotonic() - started:7.0f} s] {line}", flush=True)
-
-    try:
-        run(arguments, report)
-    except DuologueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    return run_safely(lambda _, report: run(arguments, report), arguments.threads)
 
 
 def run(arguments: argparse.Namespace, report: Report) -> None:

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
-from duologue.errors import DuologueError
 from duologue.eval.instruments import Instruments
-from duologue.train.distributed import World, joined
+from duologue.train.distributed import World
 from recipes.parlor_codec import pipeline
 from recipes.parlor_codec.configs import PLANS, CodecPlan
-from recipes.parlor_codec.listening import Ear, Listener, gather
-from recipes.work import Report, Work, decode_recordings, listen
+from recipes.parlor_codec.listening import HELD_OUT, Ear, Listener, gather
+from recipes.work import Report, Work, decode_recordings, listen, run_safely
 
 
 def main() -> int:
@@ -59,30 +53,9 @@ def add_work_options(parser: argparse.ArgumentParser, folder: Path) -> None:
         "--listen-to",
         nargs="+",
         metavar="FOLDER[#PATTERN]",
-        default=["../shared/corpus/heldout", "../shared/corpus/kathleen#manifest-heldout.jsonl"],
+        default=HELD_OUT,
         help="held-out recordings for --round-trips",
     )
-
-
-def run_safely(steps: Callable[[World, Report], None], threads: int) -> int:
-    """Runs with messages on standard output, alone or as a process of torchrun; the exit code of a program."""
-    torch.set_num_threads(threads)
-    started = time.monotonic()
-    try:
-        with joined("RANK" in os.environ) as world:
-
-            def report(line: str) -> None:
-                if world.is_first:
-                    print(f"[{time.monotonic() - started:7.0f} s] {line}", flush=True)
-
-            steps(world, report)
-    except DuologueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
 
 
 def listener_of(arguments: argparse.Namespace, work: Work) -> Listener | None:

@@ -18,9 +18,9 @@ from duologue.train.board import Board
 from duologue.train.codec import CodecTrainConfig, train_codec
 from duologue.train.distributed import World
 from recipes.parlor_codec import configs, pipeline
-from recipes.parlor_codec.__main__ import add_work_options, listener_of, run_safely
+from recipes.parlor_codec.__main__ import add_work_options, listener_of
 from recipes.parlor_codec.listening import Listener
-from recipes.work import Report, Work, decode_recordings
+from recipes.work import Report, Work, decode_recordings, run_safely
 
 
 def adapt(

@@ -21,7 +21,7 @@ from duologue.codec.mimi import Mimi
 from duologue.errors import DuologueError, OptionError
 from duologue.eval.instruments import Instruments
 from duologue.train.codebooks import perplexity
-from recipes.parlor_codec.listening import Ear, Heard, gather, summary, through_codes
+from recipes.parlor_codec.listening import HELD_OUT, Ear, Heard, gather, summary, through_codes
 
 
 def counts_to_try(most: int) -> list[int]:
@@ -67,7 +67,7 @@ def main() -> int:
         "--recordings",
         nargs="+",
         metavar="FOLDER[#PATTERN]",
-        default=["../shared/corpus/heldout", "../shared/corpus/kathleen#manifest-heldout.jsonl"],
+        default=HELD_OUT,
         help="recordings with a manifest*.jsonl, or another pattern after #",
     )
     parser.add_argument("--limit", type=int, help="only so many recordings of each folder (default: all)")

@@ -22,6 +22,8 @@ from duologue.eval.systems.model import recode
 from duologue.train.board import Board
 from duologue.train.codec import CodecTrainConfig
 
+# Recordings that no recipe trains on.
+HELD_OUT = ["../shared/corpus/heldout", "../shared/corpus/kathleen#manifest-heldout.jsonl"]
 _LEAST_WORDS = 4
 _LEAST_SECONDS = 1.5
 
