@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from duologue.errors import TrainingError
 from duologue.train.adversary import Adversary, AdversaryConfig
-from duologue.train.balancer import Balancer
+from duologue.train.balancer import Balancer, GradientShare
 from duologue.train.discriminator import Judgement, PeriodDiscriminator, STFTDiscriminator
 
 SMALL = AdversaryConfig(windows=(256, 128), filters=4, periods=(3,), period_filters=2)
@@ -117,3 +117,16 @@ def test_the_balance_follows_a_running_mean() -> None:
     before = balancer.norms.clone()
     pull(5.0)
     assert torch.equal(balancer.norms, before)
+
+
+def test_shares_of_a_gradient_have_their_weights_whatever_the_losses() -> None:
+    loud, quiet = GradientShare(1.0), GradientShare(0.5)
+    x = torch.randn(4, 3, requires_grad=True)
+    hidden = 2 * x
+    assert torch.equal(loud(hidden), hidden)
+    loss = (1e5 * loud(hidden)[0]).sum() + (1e-4 * quiet(hidden)[1]).sum()
+    (gradient,) = torch.autograd.grad(loss, x)
+    torch.testing.assert_close(gradient[0].norm(), torch.tensor(2.0))
+    torch.testing.assert_close(gradient[1].norm(), torch.tensor(1.0))
+    loud.eval()
+    assert loud(hidden) is hidden

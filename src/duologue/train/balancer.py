@@ -43,3 +43,32 @@ class Balancer(nn.Module):
         pull = (output.float() * total).sum()
         balanced: Tensor = reference.detach() + pull - pull.detach()
         return balanced
+
+
+class GradientShare(nn.Module):
+    """Gives back what it is given, and scales the gradient that comes back to norm `weight` on average.
+
+    Where several losses meet in one tensor, each through a share of its own, none drowns the others.
+    """
+
+    norm: Tensor
+    seen: Tensor
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = weight
+        self.register_buffer("norm", torch.zeros(()))
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Identity; the running norm follows in training mode, in the backward pass."""
+        if not (self.training and x.requires_grad):
+            return x
+        branch = x.view_as(x)
+        branch.register_hook(self._scaled)
+        return branch
+
+    def _scaled(self, gradient: Tensor) -> Tensor:
+        self.seen.lerp_(torch.ones_like(self.seen), 1 - _MEMORY)
+        self.norm.lerp_(gradient.float().norm(), 1 - _MEMORY)
+        return gradient * (self.weight * self.seen / self.norm.clamp(min=1e-12)).to(gradient.dtype)

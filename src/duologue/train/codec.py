@@ -31,6 +31,7 @@ from duologue.codec.quantizer import Codebook, Quantized, ResidualVQ
 from duologue.config import JsonConfig, MimiConfig
 from duologue.errors import TrainingError
 from duologue.nn.transformer import LayerScale
+from duologue.train.balancer import GradientShare
 from duologue.train.board import Board
 from duologue.train.codebooks import perplexity, start_codebook, update_codebook
 from duologue.train.distributed import World
@@ -109,6 +110,9 @@ class CodecTraining(nn.Module):
         self.config, self.world, self.codec = config, world or World(), codec
         self.reconstruction = Reconstruction(config.reconstruction, codec.sample_rate)
         self.semantic = teacher if config.learn == "all" else None
+        self.shares = nn.ModuleDict()
+        if self.semantic is not None:
+            self.shares = nn.ModuleDict({"words": GradientShare(config.semantic.share), "sound": GradientShare(1.0)})
         if config.learn == "decoder":
             for name, parameter in codec.named_parameters():
                 parameter.requires_grad_(name.startswith(_DECODING))
@@ -136,9 +140,10 @@ class CodecTraining(nn.Module):
             loss = decoded.new_zeros(())
         else:
             latent = self.codec.encode_latent(batch.pcm)  # [B, T, D]
-            semantic, loss = self._semantic(latent, batch.teacher, progress, terms)
+            heard, seen = (self.shares[name](latent) if self.shares else latent for name in ("words", "sound"))
+            semantic, loss = self._semantic(heard, batch.teacher, progress, terms)
             bottleneck = self._noise if config.bottleneck == "noise" else self._quantize
-            acoustic, cost = bottleneck(latent, progress, terms)
+            acoustic, cost = bottleneck(seen, progress, terms)
             decoded, loss = semantic + acoustic, loss + cost
         distance, parts = self.reconstruction(self.codec.decode_latent(decoded), batch.pcm)
         losses: dict[str, Tensor] = {"loss": loss + distance} | terms | parts

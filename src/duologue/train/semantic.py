@@ -24,10 +24,15 @@ _FIRST_SPREAD = 0.1
 
 @dataclass(frozen=True)
 class SemanticConfig(JsonConfig):
-    """Weights of the right unit and of the recogniser's features."""
+    """Weights of the right unit and of the recogniser's features.
+
+    `share` is the size of their gradient at the encoder's latent, in that of the sound's: without it the words are not
+    learned, since the gradient of the sound is hundreds of times larger.
+    """
 
     unit_weight: float = 1.0
     feature_weight: float = 5.0
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
