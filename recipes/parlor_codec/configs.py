@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from duologue.config import MIMI_PRESETS, MimiConfig, TransformerConfig
+from duologue.config import MIMI_PRESETS, MimiConfig, mimi_transformer
 from duologue.train.adversary import AdversaryConfig
 from duologue.train.codec import CodecTrainConfig, QuantizerConfig
 from duologue.train.loop import LoopConfig
@@ -28,23 +28,9 @@ class CodecPlan:
 
 
 def parlor_model() -> MimiConfig:
-    """Mimi's structure at a tenth of its convolutions: 12 codebooks of 1024, 1.5 kbit/s, a 2 s window."""
-    transformer = TransformerConfig(
-        dim=256,
-        num_layers=4,
-        num_heads=4,
-        num_kv_heads=4,
-        ffn_dim=1024,
-        max_positions=8000,
-        norm="layer",
-        mlp="gelu",
-        final_norm=False,
-        layer_scale=True,
-        window=50,
-        rope_theta=10_000.0,
-    )
+    """Mimi's structure, narrower: 12 codebooks of 1024, 1.5 kbit/s, a 2 s window."""
     return MimiConfig(
-        transformer=transformer,
+        transformer=mimi_transformer(256, 4, 4, 1024, 50),
         num_filters=24,
         ratios=(4, 5, 6, 8),
         dim=256,

@@ -56,9 +56,7 @@ def make_codec(
         units = work_units(work.path("units.npy"), features, plan.latent.model.codebook_size)
         teacher = SemanticTeacher(units, plan.latent.model.codebook_dim)
     codec: Mimi | None = None
-    for number, (name, config) in enumerate(
-        (("latent", plan.latent), ("codes", plan.codes), ("decoder", plan.decoder))
-    ):
+    for number, (name, config) in enumerate(plan.runs().items()):
         folder = work.path(name)
         if (folder / "model" / "config.json").exists():
             codec = load_codec(folder / "model")

@@ -296,7 +296,8 @@ CSM_PRESETS: dict[str, CSMConfig] = {
 }
 
 
-def _mimi_transformer(dim: int, num_layers: int, num_heads: int, ffn_dim: int, window: int) -> TransformerConfig:
+def mimi_transformer(dim: int, num_layers: int, num_heads: int, ffn_dim: int, window: int) -> TransformerConfig:
+    """A transformer as Mimi has them on both sides, of any size; `window` is in steps of 40 ms."""
     return TransformerConfig(
         dim=dim,
         num_layers=num_layers,
@@ -314,9 +315,9 @@ def _mimi_transformer(dim: int, num_layers: int, num_heads: int, ffn_dim: int, w
 
 
 MIMI_PRESETS: dict[str, MimiConfig] = {
-    "mimi": MimiConfig(transformer=_mimi_transformer(512, 8, 8, 2048, 250)),
+    "mimi": MimiConfig(transformer=mimi_transformer(512, 8, 8, 2048, 250)),
     "tiny": MimiConfig(
-        transformer=_mimi_transformer(32, 2, 2, 64, 12),
+        transformer=mimi_transformer(32, 2, 2, 64, 12),
         num_filters=4,
         dim=32,
         num_codebooks=4,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from duologue.codec.mimi import Mimi
-from duologue.config import MimiConfig, TransformerConfig
+from duologue.config import MimiConfig, mimi_transformer
 from duologue.train.codec import initialise
 
 
@@ -12,20 +12,7 @@ from duologue.train.codec import initialise
 def codec() -> Mimi:
     """Mimi's structure: 16 wide, 3 codebooks of 16 random vectors of 8 dimensions."""
     torch.manual_seed(0)
-    transformer = TransformerConfig(
-        dim=16,
-        num_layers=1,
-        num_heads=2,
-        num_kv_heads=2,
-        ffn_dim=32,
-        max_positions=8000,
-        norm="layer",
-        mlp="gelu",
-        final_norm=False,
-        layer_scale=True,
-        window=50,
-        rope_theta=10_000.0,
-    )
+    transformer = mimi_transformer(16, 1, 2, 32, 50)
     config = MimiConfig(
         transformer=transformer, num_filters=4, dim=16, num_codebooks=3, codebook_size=16, codebook_dim=8
     )

@@ -122,7 +122,7 @@ class TrainingLoop:
         before.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.world.share([tensor for tensor in self.module.state_dict().values()])
+        self.world.share(list(self.module.state_dict().values()))
         means = _Means()
         with self._signals():
             while self.progress < 1.0 and not self._is_stopped():
@@ -142,7 +142,7 @@ class TrainingLoop:
                     means.restart_clock()
                 if last or self.step_index % self.config.save_every == 0:
                     self.save()
-        if self._stop_signal is not None:
+        if self._is_stopped():
             self.save()
             raise KeyboardInterrupt
 
@@ -150,7 +150,7 @@ class TrainingLoop:
         return self._stop_signal is not None
 
     def _agree(self) -> None:
-        """Signals reach one process, and clocks differ: all follow the largest signal and the first one's clock."""
+        """Signals reach one process, and clocks differ: all stop at any signal and follow the first one's clock."""
         if self.world.size > 1:
             word = torch.tensor([self._stop_signal or 0, self.elapsed_s * self.world.is_first], dtype=torch.float64)
             signal_number, self.elapsed_s = self.world.total(word.to(self.device)).tolist()
