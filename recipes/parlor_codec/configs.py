@@ -14,13 +14,17 @@ from duologue.train.reconstruction import ReconstructionConfig
 
 @dataclass(frozen=True)
 class CodecPlan:
-    """The three runs of a codec (see `duologue.train.codec`) and the crops they learn from."""
+    """The three runs of a codec (see `duologue.train.codec`) and the crops they learn from.
+
+    `shifted` is the share of crops in another pitch.
+    """
 
     latent: CodecTrainConfig
     codes: CodecTrainConfig
     decoder: CodecTrainConfig
     crop_frames: int
     crops_per_batch: int
+    shifted: float = 0.5
 
     def runs(self) -> dict[str, CodecTrainConfig]:
         """The runs by name, in order."""
@@ -28,13 +32,13 @@ class CodecPlan:
 
 
 def parlor_model() -> MimiConfig:
-    """Mimi's structure, narrower: 12 codebooks of 1024, 1.5 kbit/s, a 2 s window."""
+    """Mimi's structure, narrower: 16 codebooks of 1024, 2 kbit/s, a 2 s window."""
     return MimiConfig(
         transformer=mimi_transformer(256, 4, 4, 1024, 50),
         num_filters=24,
         ratios=(4, 5, 6, 8),
         dim=256,
-        num_codebooks=12,
+        num_codebooks=16,
         codebook_size=1024,
         codebook_dim=64,
     )
@@ -48,7 +52,7 @@ def parlor(minutes: float) -> CodecPlan:
         muon_learning_rate=3e-3,
         weight_decay=0.1,
         warmup_steps=60,
-        budget_minutes=0.5 * minutes,
+        budget_minutes=0.45 * minutes,
         autocast="auto",
         ema_decay=0.998,
         save_every=250,
@@ -64,7 +68,7 @@ def parlor(minutes: float) -> CodecPlan:
     decoder = replace(
         codes,
         learn="decoder",
-        loop=replace(loop, learning_rate=6e-4, muon_learning_rate=1.5e-3, budget_minutes=0.3 * minutes),
+        loop=replace(loop, learning_rate=6e-4, muon_learning_rate=1.5e-3, budget_minutes=0.35 * minutes),
         reconstruction=ReconstructionConfig(adversary=AdversaryConfig(filters=8)),
     )
     return CodecPlan(latent, codes, decoder, crop_frames=20, crops_per_batch=8)

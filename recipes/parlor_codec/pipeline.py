@@ -28,7 +28,7 @@ ModuleType = TypeVar("ModuleType", bound=nn.Module)
 UNITS_FROM_EVERY = 3
 UNIT_POINTS = 100_000
 # The corpus is mostly one voice shifted; these shares, by folder, let every voice be heard.
-FOLDER_WEIGHTS = {"train": 2.0, "kathleen": 1.0, "train_joe": 0.6}
+FOLDER_WEIGHTS = {"train": 3.0, "kathleen": 1.5, "train_joe": 0.4}
 
 
 def make_codec(
@@ -101,6 +101,7 @@ def batches(
         weights=[FOLDER_WEIGHTS.get(Path(name).parent.name, 1.0) for name in store.names],
         features=features if listens else None,
         feature_statistics=feature_statistics(features) if features is not None and listens else None,
+        shifted=plan.shifted,
     )
     return lambda index: CodecBatch(*draw(index))
 

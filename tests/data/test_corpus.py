@@ -124,6 +124,26 @@ def test_features_are_those_of_the_cropped_frames(tmp_path: Path) -> None:
         assert float(correlation) > 0.99
 
 
+def test_shifted_crops_and_their_features_run_at_one_speed(tmp_path: Path) -> None:
+    features = tmp_path / "features"
+    features.mkdir()
+    for name, frames in (("0", 13), ("1", 25)):
+        np.save(features / f"{name}.npy", np.arange(1, frames + 1, dtype=np.float16)[:, None])
+    sampler = make_sampler(tmp_path, features=features, batch_size=64, shifted=1.0, num_frames=8)
+    pcm, teacher = sampler(0)
+    speeds = []
+    for row in range(64):
+        # The recordings' tones are of 0.02 and 0.03 radians a sample: the speed is what the crop makes of them.
+        spectrum = torch.fft.rfft(pcm[row, 0] * torch.hann_window(pcm.shape[-1]), 8 * pcm.shape[-1]).abs()
+        radians = float(spectrum.argmax()) * 2 * np.pi / (8 * pcm.shape[-1])
+        speed = min((radians / tone for tone in (0.02, 0.03)), key=lambda value: abs(np.log(value)))
+        speeds.append(speed)
+        places = teacher[row, :, 0] - teacher[row, 0, 0]
+        expected = np.floor((np.arange(8) + 0.5) * speed) - np.floor(0.5 * speed)
+        assert np.abs(places.numpy() - expected).max() <= 1  # a rounding apart
+    assert min(speeds) < 0.88 and max(speeds) > 1.14 and all(0.8 < speed < 1.25 for speed in speeds)
+
+
 def test_standardized_features_have_zero_mean_and_unit_deviation(tmp_path: Path) -> None:
     features = tmp_path / "features"
     features.mkdir()
