@@ -13,6 +13,9 @@ import torch
 
 from duologue.checkpoints.whisper import bundled_whisper
 from duologue.data.corpus import PcmStore, Recording, read_manifests
+from duologue.data.prepare import PrepareConfig, prepare
+from duologue.data.shards import TurnStore
+from duologue.data.sources import Found, read_manifest_files
 from duologue.data.teacher import WhisperTeacher, write_features
 from duologue.errors import DuologueError, TrainingError
 from duologue.train.distributed import World, joined
@@ -33,19 +36,37 @@ class Work:
         return self.folder / step
 
 
+def manifests(corpus: Path, split: str) -> list[Path]:
+    """The manifests of one corpus of training conversations, or of those held out."""
+    return [
+        path
+        for path in sorted(corpus.glob("*/manifest-*.jsonl"))
+        if ("heldout" in str(path.relative_to(corpus))) == (split == "heldout")
+    ]
+
+
 def recordings(work: Work, split: str = "train") -> list[Recording]:
     """The corpora's training conversations, or those held out; every folder with a manifest counts."""
-    held_out = split == "heldout"
-    manifests = [
-        path
-        for corpus in work.corpora
-        for path in sorted(corpus.glob("*/manifest-*.jsonl"))
-        if ("heldout" in str(path.relative_to(corpus))) == held_out
-    ]
-    if not manifests:
+    found = [path for corpus in work.corpora for path in manifests(corpus, split)]
+    if not found:
         names = ", ".join(map(str, work.corpora))
         raise TrainingError(f"no manifests of {split} recordings in {names}: give --corpus")
-    return read_manifests(manifests)
+    return read_manifests(found)
+
+
+def encode_split(work: Work, codec: str | None, split: str, report: Report) -> TurnStore:
+    """Step `turns` (or `turns_heldout`): the turns of all corpora as codes of a checkpoint's codec."""
+    recordings(work, split)  # says what is missing, before anything is encoded
+    folder = work.path("turns" if split == "train" else f"turns_{split}")
+    every = [read_manifest_files(corpus, manifests(corpus, split)) for corpus in work.corpora]
+    found = Found(
+        "manifest",
+        tuple(conversation for one in every for conversation in one.conversations),
+        {name: reason for one in every for name, reason in one.left_out.items()},
+    )
+    for progress in prepare(found, folder, PrepareConfig(codec=codec), cache=work.folder, workers=work.threads):
+        report(f"turns: {progress.done} of {progress.total} shards encoded")
+    return TurnStore(folder)
 
 
 def decode_recordings(work: Work, sample_rate: int, report: Report) -> PcmStore:

@@ -49,9 +49,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     """All steps in order."""
     work = Work(tuple(arguments.corpus), arguments.work, arguments.threads)
     plan = PLANS["parlor"](arguments.codec_minutes)
-    store = decode_recordings(work, plan.latent.model.sample_rate, report)
-    report(f"pcm: {len(store)} recordings, {len(store.skipped)} left out")
-    initial = None
+    initial, checkpoint = None, arguments.continue_from or arguments.codec
     if arguments.continue_from is not None:
         earlier = duologue.load(arguments.continue_from, device="cpu")
         codec, initial = earlier.codec, earlier.model
@@ -60,9 +58,13 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
         codec = duologue.load_codec(arguments.codec)
         report(f"codec: that of {arguments.codec}")
     else:
+        store = decode_recordings(work, plan.latent.model.sample_rate, report)
+        report(f"pcm: {len(store)} recordings, {len(store.skipped)} left out")
         features = listen(work, store, plan.latent.model.frame_rate, arguments.whisper, report)
-        codec = make_codec(replace(work, folder=work.path("codec")), plan, store, features, report=report)
-    turns = pipeline.encode_corpus(work, codec, store, report)
+        of_codec = replace(work, folder=work.path("codec"))
+        codec = make_codec(of_codec, plan, store, features, report=report)
+        checkpoint = str(of_codec.path("model"))
+    turns = pipeline.encode_corpus(work, checkpoint, report)
     if initial is None:
         shape = configs.csm_model(pipeline.text_vocab_size(work), codec.config)
         config = configs.csm_training(shape, minutes=arguments.csm_minutes)

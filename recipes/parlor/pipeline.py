@@ -6,16 +6,14 @@ from pathlib import Path
 
 from duologue.checkpoints import save_checkpoint
 from duologue.codec.mimi import Mimi
-from duologue.data.conversations import SequenceBatch, SequenceSampler, TurnStore
-from duologue.data.corpus import PcmStore
-from duologue.data.encode import encode_turns
-from duologue.engine.voices import codec_fingerprint
+from duologue.data.conversations import SequenceBatch, SequenceSampler
+from duologue.data.shards import TurnStore
 from duologue.model.csm import CSM
 from duologue.train.csm import CSMBatch, CSMTrainConfig, train_csm, validation_losses
 from recipes.parlor.text import build_tokenizer
 from recipes.parlor.voices import write_voices
 from recipes.parlor_codec.pipeline import rounded, rounded_codec
-from recipes.work import Report, Work, recordings
+from recipes.work import Report, Work, encode_split
 
 SEQUENCE_LENGTHS = (96, 144, 208, 304, 448)
 BATCH_ROWS = 2400
@@ -23,16 +21,9 @@ VALIDATION_EVERY = 60
 VOICE_BALANCE = 0.25
 
 
-def encode_corpus(work: Work, codec: Mimi, store: PcmStore, report: Report) -> TurnStore:
-    """Step `turns`: every training turn as codes."""
-    folder, fingerprint = work.path("turns"), codec_fingerprint(codec)
-    if (folder / "turns.json").exists():
-        return TurnStore(folder, fingerprint=fingerprint)
-
-    def progress(done: int, total: int) -> None:
-        report(f"turns: {done} of {total} encoded")
-
-    return encode_turns(codec, store, recordings(work), folder, fingerprint=fingerprint, progress=progress)
+def encode_corpus(work: Work, codec: str | None, report: Report) -> TurnStore:
+    """Step `turns`: every training turn as codes of a checkpoint's codec, the bundled one by default."""
+    return encode_split(work, codec, "train", report)
 
 
 def voice_weights(turns: TurnStore) -> dict[str, float]:

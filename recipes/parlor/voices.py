@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from duologue.codec.mimi import Mimi
-from duologue.data.conversations import CodedTurn, TurnStore
+from duologue.data.shards import CodedTurn, TurnStore
 from duologue.engine.voices import Voice, VoiceSegment, codec_fingerprint, save_voice
 from duologue.errors import TrainingError
 

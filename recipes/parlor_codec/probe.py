@@ -20,14 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import duologue
-from duologue.codec.mimi import Mimi
-from duologue.data.conversations import CodedTurn, TurnStore
-from duologue.data.corpus import PcmStore
-from duologue.data.encode import encode_turns
-from duologue.engine.voices import codec_fingerprint
+from duologue.data.shards import CodedTurn
 from duologue.errors import DuologueError, TrainingError
 from duologue.text.phonemes import PHONEME_SYMBOLS, PUNCTUATION, EspeakPhonemizer
-from recipes.work import Work, recordings
+from recipes.work import Work, encode_split
 
 _FRAMES = 5
 _STEPS_PER_FRAME = 3  # speech has up to twenty phonemes a second, and there are 12.5 frames
@@ -101,14 +97,9 @@ def train_probe(
     return probe
 
 
-def coded(work: Work, codec: Mimi, split: str) -> list[CodedTurn]:
+def coded(work: Work, codec: str, split: str) -> list[CodedTurn]:
     """All turns of a split as codes, kept in the work folder."""
-    folder, fingerprint = work.path(f"probe-{split}"), codec_fingerprint(codec)
-    if not (folder / "turns.json").exists():
-        known = recordings(work, split)
-        store = PcmStore.build(folder / "pcm", known, codec.sample_rate, workers=work.threads)
-        encode_turns(codec, store, known, folder, fingerprint=fingerprint)
-    return [turn for conversation in TurnStore(folder, fingerprint=fingerprint).conversations for turn in conversation]
+    return [turn for conversation in encode_split(work, codec, split, print).conversations for turn in conversation]
 
 
 def main() -> int:
@@ -122,9 +113,9 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     try:
-        codec = duologue.load_codec(arguments.codec)
+        size = duologue.load_codec(arguments.codec).config.codebook_size
         work = Work(tuple(arguments.corpus), arguments.work, arguments.threads)
-        parts = {split: coded(work, codec, split) for split in ("train", "heldout")}
+        parts = {split: coded(work, arguments.codec, split) for split in ("train", "heldout")}
         phonemize = EspeakPhonemizer()
         targets = {split: [phonemes_of(turn.text, phonemize) for turn in turns] for split, turns in parts.items()}
         for index in arguments.codebooks:
@@ -132,7 +123,6 @@ def main() -> int:
                 split: [torch.from_numpy(turn.codes[index].copy()).long() for turn in turns]
                 for split, turns in parts.items()
             }
-            size = codec.config.codebook_size
             probe = train_probe(codes["train"], targets["train"], size, steps=arguments.steps)
             rate = error_rate(probe, codes["heldout"], targets["heldout"])
             print(json.dumps({"codebook": index, "phoneme_error_rate": round(100 * rate, 1)}), flush=True)

@@ -54,6 +54,10 @@ class VoiceError(DuologueError):
     """A voice that is unknown, malformed, made for another codec, or already there."""
 
 
+class DataError(DuologueError):
+    """A corpus that cannot be prepared: nothing to be found, a table that does not parse, results of another input."""
+
+
 class TrainingError(DuologueError):
     """Training that cannot go on: no usable data, a loss that is not finite, a changed configuration."""
 

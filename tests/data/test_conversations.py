@@ -1,12 +1,11 @@
 """Turn stores and the sequences drawn from them."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-from duologue.data.conversations import CodedTurn, SequenceSampler, TurnStore
+from duologue.data.conversations import SequenceSampler
+from duologue.data.shards import CodedTurn
 from duologue.errors import TrainingError
 from duologue.frames import is_end
 
@@ -33,20 +32,6 @@ def encode(text: str, speaker: int) -> list[int]:
 def make_sampler(lengths: tuple[int, ...] = (14, 40, 60), **changes: object) -> SequenceSampler:
     options = {"batch_rows": 240, "lengths": lengths, "seed": 0} | changes
     return SequenceSampler(make_conversations(), encode, **options)  # type: ignore[arg-type]
-
-
-def test_store_round_trip_and_fingerprint(tmp_path: Path) -> None:
-    TurnStore.write(tmp_path, make_conversations(), fingerprint="abc")
-    store = TurnStore(tmp_path, fingerprint="abc")
-    assert store.num_codebooks == K
-    for ours, theirs in zip(store.conversations, make_conversations(), strict=True):
-        for turn, other in zip(ours, theirs, strict=True):
-            assert (turn.voice, turn.speaker, turn.text) == (other.voice, other.speaker, other.text)
-            assert np.array_equal(turn.codes, other.codes)
-    with pytest.raises(TrainingError, match="another codec"):
-        TurnStore(tmp_path, fingerprint="other")
-    with pytest.raises(TrainingError, match="no coded turns"):
-        TurnStore(tmp_path / "nowhere")
 
 
 def test_every_turn_is_text_then_audio_then_an_end_frame() -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import duologue
-from duologue.data.conversations import TurnStore
 from duologue.data.corpus import PcmStore
+from duologue.data.shards import TurnStore
 from duologue.train.loop import LoopConfig
 from recipes.parlor import configs, pipeline
 from recipes.parlor.text import build_tokenizer, symbols
@@ -32,7 +32,7 @@ def trained(
     patch.setattr(pipeline, "BATCH_ROWS", 400)
     work, store = Work((toy_corpus,), tmp_path_factory.mktemp("parlor"), threads=1), toy_store
     codec = make_codec(dataclasses.replace(work, folder=work.path("codec")), toy_plan, store, toy_features)
-    turns = pipeline.encode_corpus(work, codec, store, lambda line: None)
+    turns = pipeline.encode_corpus(work, str(work.path("codec") / "model"), lambda line: None)
     full = configs.csm_model(pipeline.text_vocab_size(work), codec.config)
     backbone = dataclasses.replace(full.backbone, dim=32, num_layers=3, num_heads=2, num_kv_heads=2, ffn_dim=64)
     depth = dataclasses.replace(full.depth, dim=16, num_layers=1, num_heads=2, num_kv_heads=2, ffn_dim=32)
@@ -77,13 +77,13 @@ def test_a_trained_model_is_trained_further(
     assert generator.voices.fingerprint == earlier.voices.fingerprint
 
 
-def test_turns_are_not_encoded_again(trained: tuple[Work, Path], toy_store: PcmStore) -> None:
+def test_turns_are_not_encoded_again(trained: tuple[Work, Path]) -> None:
     work, _ = trained
-    before = (work.path("turns") / "turns.json").stat().st_mtime_ns
-    codec = duologue.load_codec(work.path("codec") / "model")
-    turns = pipeline.encode_corpus(work, codec, toy_store, lambda line: None)
-    assert (work.path("turns") / "turns.json").stat().st_mtime_ns == before
-    assert turns.num_codebooks == codec.num_codebooks
+    shard = work.path("turns") / "shard-00000.safetensors"
+    before = shard.stat().st_mtime_ns
+    turns = pipeline.encode_corpus(work, str(work.path("codec") / "model"), lambda line: None)
+    assert shard.stat().st_mtime_ns == before
+    assert turns.num_codebooks == 3
 
 
 def test_held_out_recordings_stay_out(trained: tuple[Work, Path]) -> None:

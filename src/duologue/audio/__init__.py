@@ -3,7 +3,7 @@
 Inside Duologue audio is mono float32 in [-1, 1]; PCM16, channels and containers exist only here.
 """
 
-from duologue.audio.reading import read_audio
+from duologue.audio.reading import read_audio, read_channels
 from duologue.audio.signal import (
     StreamResampler,
     is_silent,
@@ -19,6 +19,7 @@ __all__ = [
     "is_silent",
     "normalize_loudness",
     "read_audio",
+    "read_channels",
     "resample",
     "trim_silence",
     "write_audio",

@@ -89,6 +89,20 @@ def read_audio(
     return pcm, rate
 
 
+def read_channels(path: str | os.PathLike[str], *, max_seconds: float = MAX_SECONDS) -> tuple[Tensor, int]:
+    """Read a file with its channels apart: `[num_channels, num_samples]` float32 in [-1, 1], and its rate in Hz.
+
+    Raises `AudioError` for what `read_audio` refuses.
+    """
+    name = os.fspath(path)
+    try:
+        with open(path, "rb") as file:
+            pcm, rate = _decode(file, name, max_seconds, path=name, mix=False)
+    except OSError as error:
+        raise AudioError(f"audio file {name} cannot be read: {describe_error(error)}") from None
+    return pcm.T.contiguous(), rate
+
+
 def _read_stream(file: BinaryIO, name: str, max_bytes: int) -> bytes:
     try:
         data = file.read(max_bytes + 1)
@@ -101,8 +115,13 @@ def _read_stream(file: BinaryIO, name: str, max_bytes: int) -> bytes:
     return data
 
 
-def _decode(file: BinaryIO, name: str, max_seconds: float, path: str | None = None) -> tuple[Tensor, int]:
-    """Decode block by block. With `path`, libsndfile opens the file itself, which is faster than through Python."""
+def _decode(
+    file: BinaryIO, name: str, max_seconds: float, path: str | None = None, *, mix: bool = True
+) -> tuple[Tensor, int]:
+    """Decode block by block. With `path`, libsndfile opens the file itself, which is faster than through Python.
+
+    Gives `[num_samples]` where channels are to `mix`, else `[num_samples, num_channels]`.
+    """
     if not file.read(1):
         raise AudioError(f"{name} is empty (0 bytes); give a recording")
     file.seek(0)
@@ -128,7 +147,7 @@ def _decode(file: BinaryIO, name: str, max_seconds: float, path: str | None = No
                 num_decoded += len(block)
                 if num_decoded > max_frames:
                     raise AudioError(_too_long(name, num_decoded / rate, max_seconds))
-                blocks.append(_to_mono(block, name))
+                blocks.append(_checked(block, name, mix))
             is_mp3 = sound.format == "MP3"
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
         reason = str(getattr(error, "error_string", "")).strip(" .") or "unknown format"
@@ -142,15 +161,15 @@ def _decode(file: BinaryIO, name: str, max_seconds: float, path: str | None = No
     return torch.from_numpy(np.concatenate(blocks)), rate
 
 
-def _to_mono(block: np.ndarray[Any, Any], name: str) -> np.ndarray[Any, Any]:
-    """`[num_frames, num_channels]` to `[num_frames]`, checked and clipped."""
+def _checked(block: np.ndarray[Any, Any], name: str, mix: bool) -> np.ndarray[Any, Any]:
+    """`[num_frames, num_channels]`, or `[num_frames]` where channels are to `mix`, checked and clipped."""
     peak = float(np.abs(block).max())  # NaN where any sample is
     if not math.isfinite(peak):
         raise AudioError(f"{name} has samples that are not finite numbers; export it again as 16-bit PCM")
     if peak > _MAX_PEAK:
         raise AudioError(f"{name} has samples up to {peak:g}, expected -1 to 1; scale it or export it as 16-bit PCM")
-    mono: np.ndarray[Any, Any] = block.mean(axis=1, dtype=np.float32).clip(-1.0, 1.0)
-    return mono
+    mixed: np.ndarray[Any, Any] = block.mean(axis=1, dtype=np.float32) if mix else block
+    return mixed.clip(-1.0, 1.0)
 
 
 def _check_wav_is_whole(file: BinaryIO, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Turns as codes and token ids, and the row sequences that the speech model learns from.
+"""The row sequences that the speech model learns from, drawn from coded turns.
 
 A training sequence is a run of turns of one conversation, now and then led by another turn in the voice of each
 speaker, as a voice prompt leads generation. Speaker ids are drawn afresh for every sequence, so that a voice can only
@@ -7,17 +7,15 @@ be told from its own audio in the context. The batch of a step depends on the se
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from duologue.data.shards import CodedTurn
 from duologue.errors import TrainingError
 from duologue.frames import audio_rows, join_rows, text_rows
 
@@ -26,69 +24,6 @@ _POOL = 3
 
 TextEncoder = Callable[[str, int], list[int]]
 """Text and speaker id to the token ids of a segment's text rows, special tokens included."""
-
-
-@dataclass(frozen=True)
-class CodedTurn:
-    """One turn of a conversation: whose voice, its text, its frames `codes [K, T]` int16."""
-
-    voice: str
-    speaker: int
-    text: str
-    codes: npt.NDArray[np.int16]
-
-
-class TurnStore:
-    """Conversations of coded turns in one folder: `codes.npy` `[frames, K]` int16 and `turns.json`.
-
-    `fingerprint` names the codec that made the codes.
-    """
-
-    def __init__(self, folder: Path, *, fingerprint: str | None = None) -> None:
-        """Opens a store; raises `TrainingError` where there is none, or one of another codec than `fingerprint`."""
-        path = folder / "turns.json"
-        if not path.is_file():
-            raise TrainingError(f"no coded turns in {folder}: encode the corpus first")
-        index = json.loads(path.read_text(encoding="utf-8"))
-        if fingerprint is not None and index["fingerprint"] != fingerprint:
-            raise TrainingError(
-                f"{folder} was encoded by another codec ({index['fingerprint']}, not {fingerprint}): encode again"
-            )
-        codes = np.load(folder / "codes.npy", mmap_mode="r")
-        self.num_codebooks = int(codes.shape[1])
-        self.conversations: list[list[CodedTurn]] = []
-        for conversation in index["conversations"]:
-            turns = [
-                CodedTurn(t["voice"], t["speaker"], t["text"], codes[t["first"] : t["last"]].T) for t in conversation
-            ]
-            self.conversations.append(turns)
-
-    @staticmethod
-    def write(folder: Path, conversations: Sequence[Sequence[CodedTurn]], *, fingerprint: str) -> None:
-        """Writes the store, replacing what is there."""
-        folder.mkdir(parents=True, exist_ok=True)
-        index, pieces, position = [], [], 0
-        for conversation in conversations:
-            entries = []
-            for turn in conversation:
-                count = turn.codes.shape[1]
-                entries.append(
-                    {
-                        "voice": turn.voice,
-                        "speaker": turn.speaker,
-                        "text": turn.text,
-                        "first": position,
-                        "last": position + count,
-                    }
-                )
-                pieces.append(turn.codes.T.astype(np.int16))
-                position += count
-            index.append(entries)
-        if not pieces:
-            raise TrainingError("no turns to write: the corpus is empty")
-        np.save(folder / "codes.npy", np.concatenate(pieces))
-        content = json.dumps({"fingerprint": fingerprint, "conversations": index}, ensure_ascii=False)
-        (folder / "turns.json").write_text(content, encoding="utf-8")
 
 
 @dataclass(frozen=True)

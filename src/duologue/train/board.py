@@ -47,8 +47,8 @@ class Board:
 
 def mel_picture(pcm: Tensor, sample_rate: int) -> Tensor:
     """`[S] -> [1, bands, frames]` in 0..1, grey: mel magnitudes in decibels."""
-    mel = MultiScaleMel(sample_rate, ((_WINDOW, _BANDS),))
+    mel = MultiScaleMel(sample_rate, ((_WINDOW, _BANDS),), floor_db=_FLOOR_DB)
     with torch.no_grad():
-        decibels = 20 * mel.spectra(pcm[None].float(), _WINDOW)[0].clamp(min=1e-6).log10()  # [frames, bands]
+        decibels = 20 * mel.logarithms(pcm[None].float(), _WINDOW)[0]  # [frames, bands]
     scaled = ((decibels - _FLOOR_DB) / (_CEILING_DB - _FLOOR_DB)).clamp(0, 1)
     return scaled.T.flip(0)[None]

@@ -43,6 +43,8 @@ from duologue.train.semantic import SemanticConfig, SemanticTeacher
 _DECODING = ("decoder", "upsample", "quantizer.semantic.output_proj", "quantizer.acoustic.output_proj")
 # A codebook of which less than this share is in use has collapsed.
 _COLLAPSED_SHARE = 1 / 16
+# Of a recording: about the root mean square of speech at -22 dB and quieter.
+_AMPLITUDE = 0.05
 
 
 @dataclass(frozen=True)
@@ -270,7 +272,9 @@ def initialise(codec: Mimi) -> None:
         eye = torch.eye(codec.config.dim)[:, :, None]
         codec.downsample.conv.weight.add_(eye / codec.downsample.conv.kernel_size[0])
         codec.upsample.conv.weight.normal_(mean=0.5, std=0.3)
-        codec.decoder.output_conv.conv.weight.mul_(0.1)  # quiet at first: loud noise takes long to unlearn
+        # Between the waveform and activations of order one.
+        codec.encoder.input_conv.conv.weight.div_(_AMPLITUDE)
+        codec.decoder.output_conv.conv.weight.mul_(_AMPLITUDE)
 
 
 def hidden_matrices(codec: Mimi, *, prefix: str = "") -> list[str]:
@@ -281,6 +285,20 @@ def hidden_matrices(codec: Mimi, *, prefix: str = "") -> list[str]:
         for name, parameter in codec.named_parameters()
         if parameter.dim() >= 2 and not name.startswith(edges)
     ]
+
+
+def rate_factors(codec: Mimi, *, prefix: str = "") -> dict[str, float]:
+    """Learning rates of the first and the last layer, in those of the others: as their weights are larger or smaller.
+
+    With one rate for all, a step would be as large as the weights of the last layer themselves.
+    """
+    factors = {"encoder.input_conv.": 1 / _AMPLITUDE, "decoder.output_conv.": _AMPLITUDE}
+    return {
+        prefix + name: factor
+        for name, _ in codec.named_parameters()
+        for layer, factor in factors.items()
+        if name.startswith(layer) and not (name.endswith("bias") and factor > 1)
+    }
 
 
 def train_codec(
@@ -317,6 +335,7 @@ def train_codec(
         folder,
         description={"config": config.to_dict(), "num_units": 0 if teacher is None else teacher.num_units},
         hidden_matrices=hidden_matrices(codec, prefix="codec."),
+        rate_factors=rate_factors(codec, prefix="codec."),
         rivals=training.rivals,
         world=world,
         board=board,

@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,11 +78,13 @@ class TrainingLoop:
         *,
         description: dict[str, Any],
         hidden_matrices: Collection[str] = (),
+        rate_factors: Mapping[str, float] | None = None,
         rivals: Collection[Rival] = (),
         world: World | None = None,
         board: Board | None = None,
     ) -> None:
-        """`description` tells runs apart at resume; `hidden_matrices` names the parameters that Muon may train.
+        """`description` tells runs apart at resume; `hidden_matrices` names the parameters that Muon may train,
+        and `rate_factors` multiply the rate of parameters that AdamW does.
 
         In a `world` of several processes all take the mean of their gradients, and the first one writes.
         """
@@ -93,7 +95,7 @@ class TrainingLoop:
         rates = Rates(
             config.learning_rate, config.muon_learning_rate, config.weight_decay, (config.beta1, config.beta2)
         )
-        self.players = make_players(module, rates, hidden_matrices, rivals)
+        self.players = make_players(module, rates, hidden_matrices, rivals, rate_factors)
         self.parameters = self.players[0].parameters
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.device = next(iter(self.parameters.values())).device

@@ -37,24 +37,36 @@ class Player:
     """Parameters that descend one loss together."""
 
     def __init__(
-        self, loss: str, parameters: Mapping[str, nn.Parameter], rates: Rates, hidden: Collection[str] = ()
+        self,
+        loss: str,
+        parameters: Mapping[str, nn.Parameter],
+        rates: Rates,
+        hidden: Collection[str] = (),
+        factors: Mapping[str, float] | None = None,
     ) -> None:
-        """`hidden` names the matrices that Muon trains where `rates.muon` is not 0."""
+        """`hidden` names the matrices that Muon trains where `rates.muon` is not 0.
+
+        `factors` multiply AdamW's rate, by the name of the parameter.
+        """
         self.loss, self.parameters = loss, dict(parameters)
         muons = set(hidden) & set(parameters) if rates.muon else set()
-        rest = [parameter for name, parameter in parameters.items() if name not in muons]
-        groups = [
-            {"params": [p for p in rest if p.dim() >= 2], "weight_decay": rates.weight_decay},
-            {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
-        ]
-        adamw = torch.optim.AdamW(groups, lr=rates.adamw, betas=rates.betas)
-        self.optimizers: list[tuple[torch.optim.Optimizer, float]] = [(adamw, rates.adamw)]
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in parameters.items():
+            if name not in muons:
+                decay = rates.weight_decay if parameter.dim() >= 2 else 0.0
+                groups.setdefault((rates.adamw * (factors or {}).get(name, 1.0), decay), []).append(parameter)
+        adamw = torch.optim.AdamW(
+            [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()],
+            betas=rates.betas,
+        )
+        self.optimizers: list[torch.optim.Optimizer] = [adamw]
         if muons:
             chosen = [parameter for name, parameter in parameters.items() if name in muons]
-            self.optimizers.append((Muon(chosen, rates.muon, weight_decay=rates.weight_decay), rates.muon))
+            self.optimizers.append(Muon(chosen, rates.muon, weight_decay=rates.weight_decay))
+        self._rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         self._place = {
             parameter: optimizer
-            for optimizer, _ in self.optimizers
+            for optimizer in self.optimizers
             for group in optimizer.param_groups
             for parameter in group["params"]
         }
@@ -73,8 +85,8 @@ class Player:
         for parameter, gradient in zip(self.parameters.values(), gradients, strict=True):
             parameter.grad = gradient
         nn.utils.clip_grad_norm_(self.parameters.values(), clip_norm)
-        for optimizer, rate in self.optimizers:
-            for group in optimizer.param_groups:
+        for optimizer, rates in zip(self.optimizers, self._rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -95,12 +107,18 @@ class Player:
                 self._place[parameter].state[parameter] = values
 
 
-def make_players(module: nn.Module, rates: Rates, hidden: Collection[str], rivals: Collection[Rival]) -> list[Player]:
+def make_players(
+    module: nn.Module,
+    rates: Rates,
+    hidden: Collection[str],
+    rivals: Collection[Rival],
+    factors: Mapping[str, float] | None = None,
+) -> list[Player]:
     """The model first, which descends `loss`, then each rival with the parameters of its prefix."""
     trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     prefixes = tuple(rival.prefix for rival in rivals)
     own = {name: parameter for name, parameter in trained.items() if not (prefixes and name.startswith(prefixes))}
-    players = [Player("loss", own, rates, hidden)]
+    players = [Player("loss", own, rates, hidden, factors)]
     for rival in rivals:
         theirs = {name: parameter for name, parameter in trained.items() if name.startswith(rival.prefix)}
         players.append(Player(rival.loss, theirs, Rates(rival.learning_rate, betas=_RIVAL_BETAS)))

@@ -19,12 +19,15 @@ DISCRIMINATION = "discrimination"
 class ReconstructionConfig(JsonConfig):
     """Windows in samples with the mel bands of each, and the weights of the terms.
 
+    `floor_db` is the level, in dB of full scale (see `spectral`), below which sounds are as good as silence.
+
     The weights of `adversary` are sizes of its gradients, in those of all other terms together (see `balancer`).
     """
 
     mel_scales: tuple[int, ...] = (256, 512, 1024, 2048)
     mel_bins: tuple[int, ...] = (20, 40, 80, 120)
     mel_weight: float = 15.0
+    floor_db: float = -66.0
     stft_scales: tuple[int, ...] = ()
     stft_weight: float = 1.0
     waveform_weight: float = 0.5
@@ -37,8 +40,9 @@ class Reconstruction(nn.Module):
     def __init__(self, config: ReconstructionConfig, sample_rate: int) -> None:
         super().__init__()
         self.config = config
-        self.mel = MultiScaleMel(sample_rate, tuple(zip(config.mel_scales, config.mel_bins, strict=True)))
-        self.stft = MultiScaleSTFT(config.stft_scales)
+        scales = tuple(zip(config.mel_scales, config.mel_bins, strict=True))
+        self.mel = MultiScaleMel(sample_rate, scales, floor_db=config.floor_db)
+        self.stft = MultiScaleSTFT(config.stft_scales, floor_db=config.floor_db)
         self.adversary: Adversary | None = None
         if config.adversary is not None:
             self.adversary = Adversary(config.adversary)

@@ -1,5 +1,9 @@
 """Spectral distances between waveforms, the reconstruction losses of the codec.
 
+Levels are relative to full scale and to the width of a band: white noise of root mean square `r` has level `r` in every
+band of every window. Logarithms have a floor. Below it lies nothing that is heard, and without it the near silence
+between words has more than 99 % of the gradient: a logarithm's slope is one over the level.
+
 Sources: Kumar et al., "High-Fidelity Audio Compression with Improved RVQGAN" (2023), for the multi-scale mel loss;
 Yamamoto et al., "Parallel WaveGAN" (2020), for the STFT terms.
 """
@@ -10,8 +14,10 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-_FLOOR = 1e-5
+# Of a difference of log10 levels: 2 dB. Without it the smallest error in silence would pull as hard as a large one.
+_SMALL = 0.1
 
 
 def mel_filters(num_mels: int, window_size: int, sample_rate: int) -> Tensor:
@@ -25,39 +31,43 @@ def mel_filters(num_mels: int, window_size: int, sample_rate: int) -> Tensor:
 
 
 class MultiScaleMel(nn.Module):
-    """Mean absolute difference of log10 mel spectra over several window sizes, and of their magnitudes."""
+    """Mean difference of log10 mel levels over several window sizes: absolute, but squared where it is small."""
 
-    def __init__(self, sample_rate: int, scales: tuple[tuple[int, int], ...]) -> None:
+    def __init__(self, sample_rate: int, scales: tuple[tuple[int, int], ...], *, floor_db: float) -> None:
         """`scales` are `(window_size, num_mels)` pairs; the hop is a quarter of the window."""
         super().__init__()
-        self.sizes = [size for size, _ in scales]
+        self.sizes, self.floor = [size for size, _ in scales], 10 ** (floor_db / 20)
         for size, num_mels in scales:
+            filters = mel_filters(num_mels, size, sample_rate)
             self.register_buffer(f"window_{size}", torch.hann_window(size), persistent=False)
-            self.register_buffer(f"filters_{size}", mel_filters(num_mels, size, sample_rate), persistent=False)
+            self.register_buffer(f"filters_{size}", filters / filters.sum(dim=0).clamp(min=1e-6), persistent=False)
 
-    def spectra(self, pcm: Tensor, size: int) -> Tensor:
-        """`[B, S] -> [B, frames, num_mels]`, linear magnitude."""
+    def levels(self, pcm: Tensor, size: int) -> Tensor:
+        """`[B, S] -> [B, frames, num_mels]`, mean magnitude in each band."""
         window, filters = self.get_buffer(f"window_{size}"), self.get_buffer(f"filters_{size}")
         return magnitudes(pcm, window, size // 4).transpose(1, 2) @ filters
+
+    def logarithms(self, pcm: Tensor, size: int) -> Tensor:
+        """`levels` as log10, softly cut at the floor."""
+        return (self.levels(pcm, size) + self.floor).log10()
 
     def forward(self, made: Tensor, true: Tensor) -> Tensor:
         """Distance of two `[B, S]` waveforms, a scalar."""
         with torch.autocast(made.device.type, enabled=False):
             total = made.new_zeros((), dtype=torch.float32)
             for size in self.sizes:
-                ours, theirs = self.spectra(made.float(), size), self.spectra(true.float(), size)
-                total = total + (ours.clamp(min=_FLOOR).log10() - theirs.clamp(min=_FLOOR).log10()).abs().mean()
-                total = total + (ours - theirs).abs().mean() / 10
+                ours, theirs = self.logarithms(made.float(), size), self.logarithms(true.float(), size)
+                total = total + F.smooth_l1_loss(ours, theirs, beta=_SMALL)
         return total / len(self.sizes)
 
 
 class MultiScaleSTFT(nn.Module):
     """Spectral convergence and mean absolute difference of natural log magnitudes, averaged over window sizes."""
 
-    def __init__(self, sizes: tuple[int, ...]) -> None:
+    def __init__(self, sizes: tuple[int, ...], *, floor_db: float) -> None:
         """Window `sizes` in samples; the hop is a quarter of each."""
         super().__init__()
-        self.sizes = sizes
+        self.sizes, self.floor = sizes, 10 ** (floor_db / 20)
         for size in sizes:
             self.register_buffer(f"window_{size}", torch.hann_window(size), persistent=False)
 
@@ -68,12 +78,12 @@ class MultiScaleSTFT(nn.Module):
             for size in self.sizes:
                 window = self.get_buffer(f"window_{size}")
                 ours, theirs = (magnitudes(pcm.float(), window, size // 4) for pcm in (made, true))
-                total = total + (ours - theirs).norm() / theirs.norm().clamp(min=_FLOOR)
-                total = total + (ours.clamp(min=_FLOOR).log() - theirs.clamp(min=_FLOOR).log()).abs().mean()
+                total = total + (ours - theirs).norm() / theirs.norm().clamp(min=self.floor)
+                total = total + ((ours + self.floor).log() - (theirs + self.floor).log()).abs().mean()
         return total / max(1, len(self.sizes))
 
 
 def magnitudes(pcm: Tensor, window: Tensor, hop: int) -> Tensor:
     """`[B, S] -> [B, window / 2 + 1, frames]`: magnitudes whose gradient is finite at silence, too."""
-    stft = torch.stft(pcm, len(window), hop, window=window, return_complex=True, pad_mode="constant")
-    return (stft.real.square() + stft.imag.square() + 1e-10).sqrt()
+    stft = torch.stft(pcm, len(window), hop, window=window / window.norm(), return_complex=True, pad_mode="constant")
+    return (stft.real.square() + stft.imag.square() + 1e-12).sqrt()

@@ -1,0 +1,44 @@
+"""Shards made on a Ray cluster, with Ray Data: the same shards as one machine makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from duologue.data.prepare import PrepareConfig, ShardMaker, Task
+from duologue.errors import DataError
+
+
+class _Mapper:
+    """What an actor of Ray Data does with a row."""
+
+    def __init__(self, config: PrepareConfig, folder: Path, cache: Path) -> None:
+        self._make = ShardMaker(config, folder, cache)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {"name": self._make(row["task"])}
+
+
+def make_on_cluster(
+    tasks: Sequence[Task], config: PrepareConfig, folder: Path, cache: Path, *, workers: int
+) -> Iterator[str]:
+    """Names of shards as they get done; raises `DataError` where the extra `ray` is not installed."""
+    try:
+        import ray
+    except ImportError as error:
+        raise DataError(f"{error.name} is not installed: pip install 'duologue[ray]'") from error
+    if not tasks:
+        return
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, logging_level="warning")
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    rows = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=len(tasks))
+    made = rows.map(
+        _Mapper,
+        fn_constructor_args=(config, folder.absolute(), cache.absolute()),
+        concurrency=min(workers, len(tasks)),
+        num_cpus=1,
+    )
+    for row in made.iter_rows():
+        yield str(row["name"])
