@@ -62,7 +62,9 @@ def test_near_silence_does_not_drown_speech(kind: type[MultiScaleMel] | type[Mul
         torch.manual_seed(0)
         is_mel = kind is MultiScaleMel
         distance = (
-            MultiScaleMel(RATE, ((512, 40),), floor_db=floor_db) if is_mel else MultiScaleSTFT((512,), floor_db=floor_db)
+            MultiScaleMel(RATE, ((512, 40),), floor_db=floor_db)
+            if is_mel
+            else MultiScaleSTFT((512,), floor_db=floor_db)
         )
         half = RATE // 2
         loud = 0.05 * torch.randn(half)

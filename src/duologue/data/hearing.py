@@ -1,7 +1,7 @@
 """What is heard in a recording of which nothing is known: where there is speech, whose it is, and what is said.
 
 Sources of the instruments: Silero's voice detector and Whisper, both as faster-whisper has them; Resemblyzer's voices
-(Wan et al., 2018) clustered by spectralcluster (Wang et al., "Speaker Diarization with LSTM", 2018).
+(Wan et al., 2018), of windows that slide over the speech, and scikit-learn's agglomerative clustering of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ _PAD_MS: Final = 100
 _LEAST_SPEECH_MS: Final = 200
 _WINDOW_S: Final = 1.6  # of speech that tells a voice
 _HOP_S: Final = 0.4
-_MAX_SPEAKERS: Final = 8
+# Cosine distance of two groups of windows at which they are two voices. On 28 recordings, conversations of two
+# synthetic voices and kathleen alone: 13 % of the windows with the wrong speaker at 0.3, 19 at 0.35, 24 at 0.25.
+_APART: Final = 0.3
 
 Samples = npt.NDArray[np.float32]
 
@@ -102,18 +104,28 @@ class Transcriber:
 class SpeakerSeparator:
     """Tells the voices of a recording apart."""
 
-    def __init__(self) -> None:
-        """Raises `DataError` where the extra `diarize` is not installed."""
+    def __init__(self, num_speakers: int | None = None) -> None:
+        """`num_speakers` is known, or found; raises `DataError` where the extra `diarize` is not installed."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of webrtcvad's and librosa's imports
                 from resemblyzer import VoiceEncoder
-                from spectralcluster import configs
+                from sklearn.cluster import AgglomerativeClustering
         except ImportError as error:
             raise DataError(f"{error.name} is not installed: pip install 'duologue[diarize]'") from error
-        self._encoder = VoiceEncoder("cpu", verbose=False)
-        self._cluster = configs.icassp2018_clusterer
-        self._cluster.max_clusters = _MAX_SPEAKERS
+        self._encoder: Any = VoiceEncoder("cpu", verbose=False)
+        self._num_speakers, self._clustering = num_speakers, AgglomerativeClustering
+
+    def cluster(self, voices: npt.NDArray[np.float32]) -> list[int]:
+        """A label for each of `voices [N, D]`."""
+        count = None if self._num_speakers is None else min(self._num_speakers, len(voices))
+        clusters = self._clustering(
+            n_clusters=count,
+            distance_threshold=_APART if count is None else None,
+            metric="cosine",
+            linkage="average",
+        )
+        return [int(label) for label in clusters.fit_predict(voices)]
 
     def __call__(self, pcm: Samples, spans: Sequence[Span]) -> list[Span]:
         """The spans cut where the speaker changes; speakers are numbered as they come up."""
@@ -121,7 +133,7 @@ class SpeakerSeparator:
         if len(windows) < 2:
             return list(spans)
         voices = np.stack([self._encoder.embed_utterance(pcm[round(a * RATE) : round(b * RATE)]) for a, b in windows])
-        labels = [int(label) for label in self._cluster.predict(voices.astype(np.float64))]
+        labels = self.cluster(voices)
         order = {label: number for number, label in enumerate(dict.fromkeys(labels))}
         found, at = [], 0
         for span in spans:

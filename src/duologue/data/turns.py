@@ -35,9 +35,10 @@ class TurnConfig(JsonConfig):
     """How turns are found, and which are kept.
 
     `speakers` says how voices are told apart where nobody wrote them down: all `one`, one for each of the `channels`,
-    or by `diarize`. `voice` names the voice of recordings that do not say whose they are; without, each recording has
-    its own. Turns end at pauses of `max_pause_s`. `language` is what Whisper is told, None for its own guess, and
-    `recogniser` a CTranslate2 folder or size, None for the installed whisper-base.
+    or by `diarize`, as `num_speakers` or as many as there seem to be. `voice` names the voice of recordings that do not
+    say whose they are; without, each recording has its own. Turns end at pauses of `max_pause_s`. `language` is what
+    Whisper is told, None for its own guess, and `recogniser` a CTranslate2 folder or size, None for the installed
+    whisper-base.
 
     A turn is left out that is not `min_s` to `max_s` long, has a `max_clipped` share of its samples at full scale,
     has fewer than `min_rate` or more than `max_rate` letters and digits a second, was recognised with a mean
@@ -47,6 +48,7 @@ class TurnConfig(JsonConfig):
     """
 
     speakers: Literal["one", "channels", "diarize"] = "one"
+    num_speakers: int | None = None
     voice: str | None = None
     language: str | None = "en"
     recogniser: str | None = None
@@ -62,6 +64,8 @@ class TurnConfig(JsonConfig):
     loudness_db: float | None = -22.0
 
     def __post_init__(self) -> None:
+        if self.num_speakers is not None and self.num_speakers < 1:
+            raise ConfigError(f"num_speakers is {self.num_speakers}; expected 1 or more")
         if not 0 < self.min_s < self.max_s or not 0 <= self.min_rate < self.max_rate:
             raise ConfigError("min_s must be positive and below max_s, and min_rate below max_rate")
 
@@ -100,7 +104,7 @@ class TurnMaker:
 
     @cached_property
     def _separator(self) -> SpeakerSeparator:
-        return SpeakerSeparator()
+        return SpeakerSeparator(self.config.num_speakers)
 
     def __call__(self, conversation: Conversation) -> Prepared:
         """All turns of a conversation in order. A recording that cannot be read, or is silent, is left out."""

@@ -1,0 +1,65 @@
+"""The store of coded turns."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from duologue.data.shards import CodedTurn, TurnStore, shard_name, write_index, write_shard
+from duologue.errors import DataError
+
+K = 3
+
+
+def turn(voice: str, speaker: int, frames: int) -> CodedTurn:
+    random = np.random.default_rng(frames)
+    return CodedTurn(voice, speaker, f"{voice} says é", random.integers(0, 2051, (K, frames)).astype(np.int16))
+
+
+CONVERSATIONS = [("one", [turn("a", 0, 5), turn("b", 1, 7)]), ("two", [turn("c", 0, 1)])]
+
+
+def same(ours: CodedTurn, theirs: CodedTurn) -> bool:
+    known = (ours.voice, ours.speaker, ours.text) == (theirs.voice, theirs.speaker, theirs.text)
+    return known and np.array_equal(ours.codes, theirs.codes)
+
+
+def test_a_store_gives_back_what_was_written(tmp_path: Path) -> None:
+    TurnStore.write(tmp_path, CONVERSATIONS, fingerprint="abc")
+    store = TurnStore(tmp_path, fingerprint="abc")
+    assert (store.num_codebooks, store.names) == (K, ["one", "two"])
+    for conversation, (_, turns) in zip(store.conversations, CONVERSATIONS, strict=True):
+        assert all(same(ours, theirs) for ours, theirs in zip(conversation, turns, strict=True))
+
+
+def test_shards_follow_each_other_and_may_be_empty(tmp_path: Path) -> None:
+    parts = [CONVERSATIONS[:1], [], CONVERSATIONS[1:]]
+    for number, part in enumerate(parts):
+        write_shard(tmp_path, shard_name(number), part, num_codebooks=K, about={})
+    write_index(tmp_path, [shard_name(number) for number in range(3)], fingerprint="abc", num_codebooks=K, about={})
+    assert TurnStore(tmp_path).names == ["one", "two"]
+
+
+def test_the_same_turns_make_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        TurnStore.write(tmp_path / name, CONVERSATIONS, fingerprint="abc")
+    for path in sorted((tmp_path / "x").iterdir()):
+        assert path.read_bytes() == (tmp_path / "y" / path.name).read_bytes()
+
+
+def test_refusals(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no coded turns"):
+        TurnStore(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="no turns to write"):
+        TurnStore.write(tmp_path, [("empty", [])], fingerprint="abc")
+    TurnStore.write(tmp_path, CONVERSATIONS, fingerprint="abc")
+    with pytest.raises(DataError, match="another codec"):
+        TurnStore(tmp_path, fingerprint="other")
+    index = json.loads((tmp_path / "index.json").read_text())
+    (tmp_path / "index.json").write_text(json.dumps(index | {"version": 99}))
+    with pytest.raises(DataError, match="version 99"):
+        TurnStore(tmp_path)
+    (tmp_path / "index.json").write_text("{")
+    with pytest.raises(DataError, match="cannot be read"):
+        TurnStore(tmp_path)
