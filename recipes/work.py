@@ -101,7 +101,7 @@ def run_safely(steps: Callable[[World, Report], None], threads: int) -> int:
     torch.set_num_threads(threads)
     started = time.monotonic()
     try:
-        with joined("RANK" in os.environ) as world:
+        with joined(int(os.environ["LOCAL_RANK"]) if "LOCAL_RANK" in os.environ else None) as world:
 
             def report(line: str) -> None:
                 if world.is_first:

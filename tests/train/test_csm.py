@@ -11,20 +11,25 @@ from duologue.model.csm import CSM
 from duologue.train.csm import (
     CSMBatch,
     CSMTrainConfig,
+    CSMTraining,
     embed_codebooks,
     hidden_matrices,
     hidden_rows,
     train_csm,
-    training_losses,
     validation_losses,
 )
-from duologue.train.loop import LoopConfig
+from duologue.train.loop import WEIGHT, LoopConfig
 
 
 def make_config(**changes: object) -> CSMTrainConfig:
     loop = LoopConfig(num_steps=30, learning_rate=3e-3, warmup_steps=2, save_every=100, log_every=10)
     config = CSMTrainConfig(model=CSM_PRESETS["tiny"], loop=loop, depth_share=1.0, alignment_layer=1)
     return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
+
+
+def losses_of(config: CSMTrainConfig, model: CSM, batch: CSMBatch, progress: float) -> dict[str, torch.Tensor]:
+    losses: dict[str, torch.Tensor] = CSMTraining(config, model)(batch, progress)
+    return losses
 
 
 def make_batch(seed: int = 0) -> CSMBatch:
@@ -45,15 +50,29 @@ def test_masked_history_changes_inputs_and_not_targets() -> None:
     torch.manual_seed(0)
     model = CSM(CSM_PRESETS["tiny"])
     batch = make_batch()
-    whole = training_losses(make_config(history_masking=1.0), model, batch, 0.0)
+    whole = losses_of(make_config(history_masking=1.0), model, batch, 0.0)
     # With every audio row hidden, what the rows hold does not reach the backbone: only the targets are left.
     other = dataclasses.replace(batch, tokens=batch.tokens.clone())
     other.tokens[:, 4:9, 1:-1] += 1
-    changed = training_losses(make_config(history_masking=1.0), model, other, 0.0)
+    changed = losses_of(make_config(history_masking=1.0), model, other, 0.0)
     torch.testing.assert_close(whole["codebook0"], changed["codebook0"])
     assert not torch.isclose(whole["depth"], changed["depth"])
-    seen = training_losses(make_config(), model, batch, 0.0)
+    seen = losses_of(make_config(), model, batch, 0.0)
     assert not torch.isclose(seen["codebook0"], whole["codebook0"])
+
+
+def test_the_last_turn_alone_is_learned() -> None:
+    torch.manual_seed(0)
+    model = CSM(CSM_PRESETS["tiny"])
+    batch = make_batch()
+    turn = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, -1, -1]).expand(4, 10)
+    batch = dataclasses.replace(batch, turn=turn)
+    config = make_config(learn="last")
+    losses = losses_of(config, model, batch, 0.0)
+    assert int(losses[WEIGHT]) == 4 * 2
+    only = dataclasses.replace(batch, scored=batch.scored & (turn == 1))
+    torch.testing.assert_close(losses["loss"], losses_of(make_config(), model, only, 0.0)["loss"])
+    assert not torch.isclose(losses["loss"], losses_of(make_config(), model, batch, 0.0)["loss"])
 
 
 def test_masked_text_is_not_read() -> None:
@@ -62,9 +81,9 @@ def test_masked_text_is_not_read() -> None:
     batch = make_batch()
     other = dataclasses.replace(batch, tokens=batch.tokens.clone())
     other.tokens[:, :4, -1] += 1
-    blind, still_blind = (training_losses(make_config(text_masking=1.0), model, b, 0.0) for b in (batch, other))
+    blind, still_blind = (losses_of(make_config(text_masking=1.0), model, b, 0.0) for b in (batch, other))
     torch.testing.assert_close(blind["loss"], still_blind["loss"])
-    seeing, changed = (training_losses(make_config(), model, b, 0.0) for b in (batch, other))
+    seeing, changed = (losses_of(make_config(), model, b, 0.0) for b in (batch, other))
     assert not torch.isclose(seeing["loss"], changed["loss"])
 
 
@@ -106,7 +125,7 @@ def test_the_alignment_term_fades_out() -> None:
     torch.manual_seed(0)
     model = CSM(CSM_PRESETS["tiny"])
     config = make_config(alignment_weight=1.0, alignment_until=0.5)
-    early, half, late = (training_losses(config, model, make_batch(), at) for at in (0.0, 0.25, 0.5))
+    early, half, late = (losses_of(config, model, make_batch(), at) for at in (0.0, 0.25, 0.5))
     plain = early["loss"] - early["alignment"]
     torch.testing.assert_close(half["loss"], plain + 0.5 * early["alignment"])
     torch.testing.assert_close(late["loss"], plain)

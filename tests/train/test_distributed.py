@@ -67,7 +67,7 @@ def test_two_processes_train_as_one(codec: Mimi, tmp_path: Path, kind: str) -> N
 
 
 def test_a_process_alone_is_a_world_of_one() -> None:
-    with joined(False) as world:
+    with joined(None) as world:
         assert (world.size, world.rank, world.is_first) == (1, 0, True)
         tensors = [torch.ones(2), torch.zeros(3)]
         assert all(a is b for a, b in zip(world.average(tensors), tensors, strict=True))

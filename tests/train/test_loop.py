@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from duologue.errors import TrainingError
-from duologue.train.loop import LoopConfig, TrainingLoop
+from duologue.train.loop import WEIGHT, LoopConfig, TrainingLoop
 
 
 def make_loop(folder: Path, **changes: object) -> TrainingLoop:
@@ -59,6 +61,104 @@ def test_a_loss_that_is_not_finite_keeps_the_checkpoint_before(tmp_path: Path) -
         loop.run(step_of(loop, fail_at=6), quiet=True)
     state = json.loads((tmp_path / "last" / "state.json").read_text())
     assert state["step"] == 4
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_a_step_that_does_not_fit_into_memory_says_what_to_change(tmp_path: Path, error: Exception) -> None:
+    loop = make_loop(tmp_path)
+    steps = step_of(loop)
+
+    def step(index: int, progress: float) -> dict[str, Tensor]:
+        if index == 6:
+            raise error
+        return steps(index, progress)
+
+    with pytest.raises(TrainingError, match=r"step 6 does not fit .* smaller batches .* accumulate .* checkpointing"):
+        loop.run(step, quiet=True)
+    assert json.loads((tmp_path / "last" / "state.json").read_text())["step"] == 4
+
+
+def test_other_failures_of_a_step_are_not_mistaken_for_it(tmp_path: Path) -> None:
+    loop = make_loop(tmp_path)
+
+    def step(index: int, progress: float) -> dict[str, Tensor]:
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        loop.run(step, quiet=True)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = make_loop(tmp_path)
+    written = []
+
+    def save(tensors: dict[str, Tensor], path: Path) -> None:
+        path.write_bytes(b"half of it")
+        if len(written) == 1:
+            raise SafetensorError("I/O error: No space left on device (os error 28)")
+        written.append(path)
+        save_file(tensors, path)
+
+    monkeypatch.setattr("duologue.train.loop.save_file", save)
+    with pytest.raises(TrainingError, match=r"step 8 cannot be saved .*No space left.* from before: make room"):
+        loop.run(step_of(loop), quiet=True)
+    assert not (tmp_path / "next").exists()
+    monkeypatch.undo()
+    second = make_loop(tmp_path)
+    assert second.resume()
+    assert second.step_index == 4
+    second.run(step_of(second), quiet=True)
+    whole = make_loop(tmp_path / "whole")
+    whole.run(step_of(whole), quiet=True)
+    for ours, theirs in zip(weights(second), weights(whole), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_batches_count_by_their_weight(tmp_path: Path) -> None:
+    """Two batches of 3 and 13 rows in a step, or one of 16: the same."""
+    results = []
+    for count in (1, 2):
+        loop = make_loop(tmp_path / str(count), accumulate=count)
+        for module in loop.module:
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+
+        def step(index: int, progress: float, loop: TrainingLoop = loop, count: int = count) -> dict[str, Tensor]:
+            x = torch.randn(16, 4, generator=torch.Generator().manual_seed(index // count))
+            x = x.split((3, 13) if count == 2 else (16,))[index % count]
+            loss = (loop.module(x) - x.sum(dim=1, keepdim=True)).square().mean()
+            return {"loss": loss, WEIGHT: torch.tensor(len(x))}
+
+        loop.run(step, quiet=True)
+        lines = (loop.folder / "log.jsonl").read_text().splitlines()
+        results.append((weights(loop), [json.loads(line) for line in lines]))
+    (one, log), (two, other_log) = results
+    for ours, theirs in zip(one, two, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    assert [r["loss"] for r in log] == pytest.approx([r["loss"] for r in other_log], rel=1e-3)
+    assert WEIGHT not in log[0]
+
+
+def test_rates_may_differ_by_parameter(tmp_path: Path) -> None:
+    def moved(factor: float) -> tuple[float, float]:
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 1))
+        before = [p.detach().clone() for p in module.parameters()]
+        config = LoopConfig(num_steps=1, learning_rate=0.01, warmup_steps=0, weight_decay=0.0)
+        loop = TrainingLoop(config, module, tmp_path / str(factor), description={}, rate_factors={"1.weight": factor})
+        loop.run(step_of(loop), quiet=True)
+        change = [float((p.detach() - b).abs().max()) for p, b in zip(module.parameters(), before, strict=True)]
+        return change[0], change[2]
+
+    (plain, same), (first, second) = moved(1.0), moved(0.1)
+    assert first == pytest.approx(plain)
+    assert second == pytest.approx(0.1 * same, rel=1e-3)
 
 
 def test_resume_refuses_another_configuration(tmp_path: Path) -> None:

@@ -6,33 +6,44 @@ rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from duologue.config import CSMConfig, JsonConfig
+from duologue.errors import TrainingError
 from duologue.model.csm import CSM
 from duologue.model.loss import csm_loss
 from duologue.train.alignment import alignment_loss, probing
-from duologue.train.loop import LoopConfig, TrainingLoop
+from duologue.train.board import Board
+from duologue.train.distributed import World, whole
+from duologue.train.loop import WEIGHT, LoopConfig, TrainingLoop
 
 
 @dataclass(frozen=True)
 class CSMTrainConfig(JsonConfig):
     """What is learned and how the terms are weighed.
 
-    `depth_share` of the frames go through the depth decoder, drawn afresh each step. `history_masking` is the share of
-    audio rows that the backbone does not get to see, so that it reads the text instead of continuing what it knows by
-    heart; `text_masking` the share of turns whose text it does not get to see, which teaches it the speech that
-    guidance steers away from. The alignment term acts on one head of backbone layer `alignment_layer` and fades out
-    linearly until progress `alignment_until`; a weight of 0 turns it off.
+    `learn` says whether all turns of a sequence are learned or the `last` alone, the others being its context.
+    `checkpointing` computes layers twice and keeps less of them in memory. `depth_share` of the frames go through the
+    depth decoder, drawn afresh each step. `history_masking` is the share of audio rows that the backbone does not get
+    to see, so that it reads the text instead of continuing what it knows by heart; `text_masking` the share of turns
+    whose text it does not get to see, which teaches it the speech that guidance steers away from. The alignment term
+    acts on one head of backbone layer `alignment_layer` and fades out linearly until progress `alignment_until`; a
+    weight of 0 turns it off.
     """
 
     model: CSMConfig
     loop: LoopConfig
+    learn: Literal["all", "last"] = "all"
+    checkpointing: bool = False
     depth_share: float = 1 / 16
     depth_weight: float = 0.5
     dropout: float = 0.0
@@ -52,6 +63,10 @@ class CSMBatch:
     mask: Tensor
     scored: Tensor
     turn: Tensor
+
+    def to(self, device: torch.device | str) -> CSMBatch:
+        """The batch on a device."""
+        return CSMBatch(*(t.to(device) for t in (self.tokens, self.mask, self.scored, self.turn)))
 
 
 BatchFunction = Callable[[int, float], CSMBatch]
@@ -94,13 +109,58 @@ def embed_codebooks(model: CSM, codebooks: Sequence[Tensor], *, seed: int = 0) -
             target[: len(vectors)] = (centred / spread) @ projection * size
 
 
-def hidden_matrices(model: CSM) -> list[str]:
+def hidden_matrices(model: CSM, *, prefix: str = "") -> list[str]:
     """Names of the matrices inside the transformers: those that suit Muon."""
     return [
-        name
+        prefix + name
         for name, parameter in model.named_parameters()
         if parameter.dim() == 2 and name.startswith(("backbone.layers.", "depth.layers.", "projection."))
     ]
+
+
+class CSMTraining(nn.Module):
+    """The model and its losses as one module, whose forward pass a sharded run can follow."""
+
+    def __init__(self, config: CSMTrainConfig, model: CSM) -> None:
+        """`model` is trained in place."""
+        super().__init__()
+        self.config, self.model = config, model
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The layers of both transformers: what is sharded, and recomputed, piece by piece."""
+        return [*self.model.backbone.layers, *self.model.depth.layers]
+
+    def forward(self, batch: CSMBatch, progress: float) -> dict[str, Tensor]:
+        """The named losses of one batch; draws the depth decoder's frames from torch's global generator."""
+        config, model = self.config, self.model
+        fade = max(0.0, 1 - progress / max(config.alignment_until, 1e-9)) if config.alignment_weight else 0.0
+        scored = batch.scored if config.learn == "all" else batch.scored & of_last_turn(batch.turn)
+        mask = batch.mask & ~hidden_rows(config, batch)[..., None]
+        with probing(model, config.alignment_layer) if fade else nullcontext() as probe:
+            hidden = model(batch.tokens, mask)
+        loss = csm_loss(model, batch.tokens, batch.mask, scored, depth_share=config.depth_share, hidden=hidden)
+        losses = {"codebook0": loss.codebook0, "depth": loss.depth, "loss": loss.total(config.depth_weight)}
+        if probe is not None:
+            losses["alignment"] = alignment_loss(
+                probe.scores(head=0), batch.turn, batch.scored, width=config.alignment_width
+            )
+            losses["loss"] = losses["loss"] + config.alignment_weight * fade * losses["alignment"]
+        return losses | {WEIGHT: scored.sum()}
+
+
+def of_last_turn(turn: Tensor) -> Tensor:
+    """Which rows belong to the last turn of their sequence, `[B, T]` bool; `turn [B, T]` is -1 for padding."""
+    return (turn == turn.amax(dim=1, keepdim=True)) & (turn >= 0)
+
+
+def recompute(blocks: Iterable[nn.Module]) -> None:
+    """Gradient checkpointing: keeps the inputs of each block alone, and computes the rest anew going back.
+
+    Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost" (2016).
+    """
+    for block in blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
 
 
 def train_csm(
@@ -111,30 +171,45 @@ def train_csm(
     initial: dict[str, Tensor] | None = None,
     codebooks: Sequence[Tensor] = (),
     evaluate: Callable[[CSM, int], dict[str, float]] | None = None,
+    device: torch.device | str = "cpu",
+    world: World | None = None,
+    board: Board | None = None,
     quiet: bool = False,
 ) -> CSM:
-    """Trains, or resumes what `folder` holds, and returns the model with its averaged weights.
+    """Trains, or resumes what `folder` holds, and returns the model with its averaged weights, whole on the CPU.
 
-    `batches(index, progress)` must depend on nothing but its arguments. `initial` are weights to start from instead of
-    random ones; `codebooks` are the codec's vectors, for `embed_codebooks`. Raises `TrainingError`.
+    `batches(index, progress)` must depend on nothing but its arguments and the process; `index` counts the batches of
+    a process, of which a step takes `loop.accumulate`. `initial` are weights to start from instead of random ones;
+    `codebooks` are the codec's vectors, for `embed_codebooks`. `evaluate(model, step)` returns named figures for the
+    log; where the world is sharding every process calls it. Raises `TrainingError`.
     """
+    world = world or World()
+    if world.is_sharding and config.alignment_weight:
+        raise TrainingError("the alignment term looks into layers that a sharded run keeps apart: set its weight to 0")
     torch.manual_seed(config.loop.seed)
     model = CSM(config.model, dropout=config.dropout)
     initialise(model)
     embed_codebooks(model, codebooks, seed=config.loop.seed)
     if initial is not None:
         model.load_state_dict(initial)
+    training = CSMTraining(config, model).to(device)
+    if config.checkpointing:
+        recompute(training.blocks)
+    world.shard(training, training.blocks)
     loop = TrainingLoop(
         config.loop,
-        model,
+        training,
         folder,
         description={"config": config.to_dict()},
-        hidden_matrices=hidden_matrices(model),
+        hidden_matrices=hidden_matrices(model, prefix="model."),
+        world=world,
+        board=board,
     )
     loop.resume()
 
     def step(index: int, progress: float) -> dict[str, Tensor]:
-        return training_losses(config, model, batches(index, progress), progress)
+        losses: dict[str, Tensor] = training(batches(index, progress).to(device), progress)
+        return losses
 
     def measure(index: int) -> dict[str, float]:
         if evaluate is None:
@@ -144,23 +219,9 @@ def train_csm(
 
     loop.run(step, evaluate=measure, quiet=quiet)
     loop.assign_average()
-    return model.eval()
-
-
-def training_losses(config: CSMTrainConfig, model: CSM, batch: CSMBatch, progress: float) -> dict[str, Tensor]:
-    """The named losses of one batch; draws the depth decoder's frames from torch's global generator."""
-    fade = max(0.0, 1 - progress / max(config.alignment_until, 1e-9)) if config.alignment_weight else 0.0
-    mask = batch.mask & ~hidden_rows(config, batch)[..., None]
-    with probing(model, config.alignment_layer) as probe:
-        hidden = model(batch.tokens, mask)
-    loss = csm_loss(model, batch.tokens, batch.mask, batch.scored, depth_share=config.depth_share, hidden=hidden)
-    losses = {"codebook0": loss.codebook0, "depth": loss.depth, "loss": loss.total(config.depth_weight)}
-    if fade:
-        losses["alignment"] = alignment_loss(
-            probe.scores(head=0), batch.turn, batch.scored, width=config.alignment_width
-        )
-        losses["loss"] = losses["loss"] + config.alignment_weight * fade * losses["alignment"]
-    return losses
+    trained = CSM(config.model)
+    trained.load_state_dict({name: whole(t.detach()).cpu() for name, t in model.state_dict().items()})
+    return trained.eval()
 
 
 def hidden_rows(config: CSMTrainConfig, batch: CSMBatch) -> Tensor:

@@ -1,20 +1,27 @@
-"""Data-parallel training on several processes, as `torchrun` starts them: each has its own batches, all take one step.
+"""Training on several processes, as `torchrun` starts them: each has its own batches, all take one step.
 
-Gradients are averaged by hand, bucket by bucket: the models here are small, and two losses that are descended apart do
-not fit into one backward pass.
+Either every process holds the whole model, and gradients are averaged by hand (two losses that are descended apart do
+not fit into one backward pass), or each holds a share of every parameter, gathered where it is needed: torch's
+`fully_shard` (FSDP2; Zhao et al., "PyTorch FSDP", 2023), for models that one device cannot hold with their optimizer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 class World:
     """The processes of a run; alone, every operation is the identity."""
+
+    def __init__(self, *, is_sharding: bool = False) -> None:
+        """`is_sharding` spreads the parameters over the processes."""
+        self.is_sharding = is_sharding
 
     @property
     def size(self) -> int:
@@ -35,6 +42,18 @@ class World:
     def _is_shared(self) -> bool:
         return distributed.is_available() and distributed.is_initialized()
 
+    def shard(self, module: nn.Module, blocks: Iterable[nn.Module], *, regather: bool = True) -> None:
+        """Where this world is sharding: leaves each process its share of the parameters, block by block.
+
+        With `regather` a block's parameters are gathered for the forward and once more for the backward pass.
+        """
+        if not self.is_sharding:
+            return
+        mesh = distributed.init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (self.size,))
+        for block in blocks:
+            fully_shard(block, mesh=mesh, reshard_after_forward=regather)
+        fully_shard(module, mesh=mesh, reshard_after_forward=regather)
+
     def average(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The means over all processes of tensors of one dtype."""
         if self.size == 1:
@@ -53,8 +72,8 @@ class World:
         return summed
 
     def share(self, tensors: Sequence[Tensor]) -> None:
-        """Gives every process the first one's values, in place."""
-        if self.size > 1:
+        """Gives every process the first one's values, in place; shares of parameters stay as they are."""
+        if self.size > 1 and not self.is_sharding:
             for tensor in tensors:
                 distributed.broadcast(tensor, src=0)
 
@@ -64,17 +83,42 @@ class World:
             distributed.barrier()
 
 
+def local(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor: all of it, unless it is sharded."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor; every process has to ask for it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def like(tensor: Tensor, model: Tensor) -> Tensor:
+    """This process's share of a whole tensor, cut as `model` is."""
+    if not isinstance(model, DTensor):
+        return tensor
+    return distribute_tensor(tensor.to(model.device), model.device_mesh, model.placements, src_data_rank=None)
+
+
+def norm(tensors: Sequence[Tensor], world: World) -> Tensor:
+    """The Euclidean norm of all tensors together, a scalar."""
+    squares = torch.stack([local(tensor).float().square().sum() for tensor in tensors]).sum()
+    return (world.total(squares) if world.is_sharding else squares).sqrt()
+
+
 @contextmanager
-def joined(is_launched: bool, *, backend: str | None = None) -> Iterator[World]:
-    """The world of this run: that of `torchrun` where the process was started by it (`is_launched`), else alone.
+def joined(local_rank: int | None, *, backend: str | None = None, is_sharding: bool = False) -> Iterator[World]:
+    """The world of this run: that of `torchrun` where it started the process as the machine's `local_rank`, else alone.
 
     `backend` defaults to NCCL on machines with CUDA and Gloo elsewhere.
     """
-    if not is_launched:
+    if local_rank is None:
         yield World()
         return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank)
     distributed.init_process_group(backend or ("nccl" if torch.cuda.is_available() else "gloo"))
     try:
-        yield World()
+        yield World(is_sharding=is_sharding)
     finally:
         distributed.destroy_process_group()

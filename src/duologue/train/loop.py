@@ -17,9 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -27,7 +28,7 @@ from duologue.config import JsonConfig
 from duologue.errors import TrainingError
 from duologue.nn.precision import computes_bfloat16
 from duologue.train.board import Board
-from duologue.train.distributed import World
+from duologue.train.distributed import World, like, local, norm, whole
 from duologue.train.optimizers import Rates, Rival, make_players
 
 
@@ -38,7 +39,8 @@ class LoopConfig(JsonConfig):
     `learning_rate` rises over `warmup_steps`, then falls along a cosine to `final_lr_share` of itself at `num_steps`,
     or earlier if `budget_minutes` of computing are used up by then. `muon_learning_rate` is Muon's, for the hidden
     matrices that the caller names; at 0 AdamW trains them too. `ema_decay` averages the weights that are exported.
-    `autocast` is the format of matrix products; `auto` is bfloat16 where the device is fast at it, else float32.
+    `autocast` is the format of matrix products; `auto` is bfloat16 where the device is fast at it, else float32. A step
+    takes the gradients of `accumulate` batches.
     """
 
     num_steps: int
@@ -50,6 +52,7 @@ class LoopConfig(JsonConfig):
     beta1: float = 0.9
     beta2: float = 0.95
     clip_norm: float = 1.0
+    accumulate: int = 1
     ema_decay: float = 0.999
     budget_minutes: float | None = None
     autocast: Literal["none", "bfloat16", "auto"] = "none"
@@ -59,6 +62,14 @@ class LoopConfig(JsonConfig):
     evaluate_every: int = 1000
 
 
+# Of a step's losses: not one of them, but how much its batch counts.
+WEIGHT: Final = "weight"
+
+_OUT_OF_MEMORY: Final = (
+    "step {step} does not fit into memory; the checkpoint in {folder} is from before: use smaller batches and raise "
+    "accumulate by as much, turn on checkpointing, lower depth_share, or set autocast to bfloat16"
+)
+
 StepFunction = Callable[[int, float], dict[str, Tensor]]
 Evaluation = Callable[[int], dict[str, float]]
 
@@ -67,7 +78,8 @@ class TrainingLoop:
     """Trains `module` in `folder`, which holds `log.jsonl` and the latest checkpoint `last/`.
 
     `step(index, progress)` computes one batch and returns its named losses, of which `loss` is descended, and every
-    rival's own; `progress` runs from 0 to 1.
+    rival's own; `progress` runs from 0 to 1. An entry `WEIGHT` says how much the batch counts (by its frames, say)
+    among those of the other processes and of an accumulated step, so that all of them count as one.
     """
 
     def __init__(
@@ -95,7 +107,7 @@ class TrainingLoop:
         rates = Rates(
             config.learning_rate, config.muon_learning_rate, config.weight_decay, (config.beta1, config.beta2)
         )
-        self.players = make_players(module, rates, hidden_matrices, rivals, rate_factors)
+        self.players = make_players(module, rates, hidden_matrices, rivals, rate_factors, self.world)
         self.parameters = self.players[0].parameters
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.device = next(iter(self.parameters.values())).device
@@ -138,7 +150,7 @@ class TrainingLoop:
                     self.log(means.take(), quiet=quiet)
                 last = self.progress >= 1.0
                 if evaluate is not None and (last or self.step_index % self.config.evaluate_every == 0):
-                    if self.world.is_first:
+                    if self.world.is_first or self.world.is_sharding:
                         self.log({f"eval_{name}": v for name, v in evaluate(self.step_index).items()}, quiet=quiet)
                     self.world.wait()
                     means.restart_clock()
@@ -163,16 +175,15 @@ class TrainingLoop:
         torch.manual_seed((config.seed << 32) + self.step_index + (self.world.rank << 24))
         self.module.train()
         factor = self.rate_factor()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
-            losses = step(self.step_index, self.progress)
-        gradients = []
-        for player in reversed(self.players):  # the model last, whose backward pass may free the graph
-            keep = player is not self.players[0]
-            gradients.append(self.world.average(player.gradients(losses[player.loss], keep_graph=keep)))
-        gradients.reverse()
-        norm = torch.stack([gradient.float().norm() for gradient in gradients[0]]).norm()
-        values = {name: float(value.detach()) for name, value in losses.items()}
-        values |= {"grad_norm": float(norm), "rate_factor": factor}
+        try:
+            gradients, values = self._accumulated(step)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise TrainingError(_OUT_OF_MEMORY.format(step=self.step_index, folder=self.folder / "last")) from error
+        except RuntimeError as error:
+            if "can't allocate memory" not in str(error):  # what the allocator of the CPU says
+                raise
+            raise TrainingError(_OUT_OF_MEMORY.format(step=self.step_index, folder=self.folder / "last")) from error
+        values |= {"grad_norm": float(norm(gradients[0], self.world)), "rate_factor": factor}
         bad = sorted(name for name, value in values.items() if not math.isfinite(value))
         if bad:
             raise TrainingError(
@@ -182,8 +193,41 @@ class TrainingLoop:
         for player, found in zip(self.players, gradients, strict=True):
             player.step(found, factor, config.clip_norm)
         decay = min(config.ema_decay, (1 + self.step_index) / (10 + self.step_index))
-        torch._foreach_lerp_(list(self.average.values()), [p.detach() for p in self.parameters.values()], 1 - decay)
+        averages, newest = list(self.average.values()), [p.detach() for p in self.parameters.values()]
+        torch._foreach_lerp_([local(t) for t in averages], [local(t) for t in newest], 1 - decay)
         return values
+
+    def _accumulated(self, step: StepFunction) -> tuple[list[list[Tensor]], dict[str, float]]:
+        """Every player's gradients, and the losses, of all batches of a step and all processes."""
+        count = self.config.accumulate
+        gradients: list[list[Tensor]] = []
+        values: dict[str, float] = {}
+        total = 0.0
+        for part in range(count):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
+                losses = step(self.step_index * count + part, self.progress)
+            weight = losses.pop(WEIGHT, None)
+            share = 1.0 if weight is None else float(weight)
+            found = []
+            for player in reversed(self.players):  # the model last, whose backward pass may free the graph
+                keep = player is not self.players[0]
+                loss = losses[player.loss] if weight is None else losses[player.loss] * share
+                found.append(player.gradients(loss, keep_graph=keep))
+            found.reverse()
+            for sums, more in zip(gradients, found, strict=False):
+                torch._foreach_add_([local(t) for t in sums], [local(t) for t in more])
+            gradients = gradients or found
+            for name, value in losses.items():
+                values[name] = values.get(name, 0.0) + share * float(value.detach())
+            total += share
+        values = {name: value / max(total, 1e-9) for name, value in values.items()}
+        if not self.world.is_sharding:
+            gradients = [self.world.average(found) for found in gradients]
+        mean = float(self.world.total(torch.tensor(total, dtype=torch.float64, device=self.device))) / self.world.size
+        if mean != 1.0:
+            for found in gradients:
+                torch._foreach_div_([local(t) for t in found], max(mean, 1e-9))
+        return gradients, values
 
     def log(self, record: dict[str, float], *, quiet: bool = False) -> None:
         """Appends a record to `log.jsonl` with step, progress and seconds, and prints it unless `quiet`."""
@@ -214,26 +258,38 @@ class TrainingLoop:
     def _assign(self, values: dict[str, Tensor]) -> None:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
-                parameter.copy_(values[name])
+                local(parameter).copy_(local(values[name]))
 
     def assign_average(self) -> None:
         """Puts the averaged weights into the module for good: the end of training."""
         self._assign(self.average)
 
     def save(self) -> None:
-        """Writes `last/` so that a crash at any moment leaves either the old checkpoint or the new one."""
-        if not self.world.is_first:
+        """Writes `last/` so that a crash at any moment leaves either the old checkpoint or the new one.
+
+        Raises `TrainingError` where it cannot be written, on a full disk for example; the one before stays.
+        """
+        if not (self.world.is_first or self.world.is_sharding):
             return
-        tensors = {f"module.{name}": t.detach().clone() for name, t in self.module.state_dict().items()}
-        tensors |= {f"average.{name}": t for name, t in self.average.items()}
+        tensors = {f"module.{name}": whole(t.detach()).clone() for name, t in self.module.state_dict().items()}
+        tensors |= {f"average.{name}": whole(t) for name, t in self.average.items()}
         for player in self.players:
             tensors |= {f"optimizer.{name}": tensor for name, tensor in player.state().items()}
+        if not self.world.is_first:
+            return
         fresh, last, old = self.folder / "next", self.folder / "last", self.folder / "old"
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        save_file({name: t.contiguous() for name, t in tensors.items()}, fresh / "state.safetensors")
-        state = {"step": self.step_index, "elapsed_s": self.elapsed_s, "description": self.description}
-        (fresh / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
+        try:
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(parents=True)
+            save_file({name: t.contiguous() for name, t in tensors.items()}, fresh / "state.safetensors")
+            state = {"step": self.step_index, "elapsed_s": self.elapsed_s, "description": self.description}
+            (fresh / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise TrainingError(
+                f"step {self.step_index} cannot be saved ({error}); the checkpoint in {last} is from before: "
+                "make room, and start again to go on from it"
+            ) from error
         shutil.rmtree(old, ignore_errors=True)
         if last.exists():
             os.replace(last, old)
@@ -252,9 +308,10 @@ class TrainingLoop:
         if differences:
             raise TrainingError(f"{self.folder} holds a run of another configuration: {'; '.join(differences)}")
         tensors = load_file(last / "state.safetensors")
-        self.module.load_state_dict(_part(tensors, "module."))
+        own = self.module.state_dict()
+        self.module.load_state_dict({name: like(t, own[name]) for name, t in _part(tensors, "module.").items()})
         average = _part(tensors, "average.")
-        self.average = {name: average[name] for name in self.parameters}
+        self.average = {name: like(average[name], parameter.data) for name, parameter in self.parameters.items()}
         for player in self.players:
             player.load_state(_part(tensors, "optimizer."))
         self.step_index, self.elapsed_s = state["step"], state["elapsed_s"]

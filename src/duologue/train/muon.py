@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from duologue.nn.precision import computes_bfloat16
+from duologue.train.distributed import like, local, whole
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
@@ -78,8 +79,10 @@ class Muon(torch.optim.Optimizer):
                 if "momentum" not in state:
                     state["momentum"] = torch.zeros_like(parameter)
                 velocity = state["momentum"]
-                velocity.lerp_(parameter.grad, 1 - group["momentum"])
-                update = parameter.grad.lerp(velocity, group["momentum"]).flatten(1)  # Nesterov
+                local(velocity).lerp_(local(parameter.grad), 1 - group["momentum"])
+                ahead = parameter.grad.lerp(velocity, group["momentum"])  # Nesterov
+                update = whole(ahead).flatten(1)  # of a sharded matrix every process orthogonalises the whole
                 scale = 0.2 * max(update.shape) ** 0.5
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(orthogonalise(update).view_as(parameter), alpha=-group["lr"] * scale)
+                step = like(orthogonalise(update).view(parameter.shape), parameter)
+                parameter.add_(step, alpha=-group["lr"] * scale)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from duologue.train.distributed import World, like, local, norm, whole
 from duologue.train.muon import Muon
 
 # Betas of a discriminator's AdamW: little momentum, since what it judges changes with every step.
@@ -43,12 +44,13 @@ class Player:
         rates: Rates,
         hidden: Collection[str] = (),
         factors: Mapping[str, float] | None = None,
+        world: World | None = None,
     ) -> None:
         """`hidden` names the matrices that Muon trains where `rates.muon` is not 0.
 
         `factors` multiply AdamW's rate, by the name of the parameter.
         """
-        self.loss, self.parameters = loss, dict(parameters)
+        self.loss, self.parameters, self.world = loss, dict(parameters), world or World()
         muons = set(hidden) & set(parameters) if rates.muon else set()
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in parameters.items():
@@ -72,8 +74,17 @@ class Player:
         }
 
     def gradients(self, loss: Tensor, *, keep_graph: bool) -> list[Tensor]:
-        """The gradients of `loss` for the parameters, in order; zero for one that it does not depend on."""
+        """The gradients of `loss` for the parameters, in order; zero for one that it does not depend on.
+
+        Where the world is sharding, those of all processes' losses, averaged.
+        """
         parameters = list(self.parameters.values())
+        if self.world.is_sharding:  # which happens in hooks of a plain backward pass
+            loss.backward(retain_graph=keep_graph)
+            taken = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+            for parameter in parameters:
+                parameter.grad = None
+            return taken
         found = torch.autograd.grad(loss, parameters, retain_graph=keep_graph, allow_unused=True)
         return [
             torch.zeros_like(parameter) if gradient is None else gradient
@@ -81,10 +92,14 @@ class Player:
         ]
 
     def step(self, gradients: list[Tensor], factor: float, clip_norm: float) -> None:
-        """One update with every learning rate times `factor`; gradients are clipped to `clip_norm` together."""
+        """One update with every learning rate times `factor`; gradients are clipped to `clip_norm` together.
+
+        They are taken over, and scaled in place.
+        """
+        size = norm(gradients, self.world)
+        torch._foreach_mul_([local(gradient) for gradient in gradients], (clip_norm / (size + 1e-6)).clamp(max=1.0))
         for parameter, gradient in zip(self.parameters.values(), gradients, strict=True):
             parameter.grad = gradient
-        nn.utils.clip_grad_norm_(self.parameters.values(), clip_norm)
         for optimizer, rates in zip(self.optimizers, self._rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
@@ -94,7 +109,7 @@ class Player:
     def state(self) -> dict[str, Tensor]:
         """The optimizers' tensors as `<parameter>.<key>`."""
         return {
-            f"{name}.{key}": value.detach().clone()
+            f"{name}.{key}": whole(value.detach()).clone()
             for name, parameter in self.parameters.items()
             for key, value in self._place[parameter].state.get(parameter, {}).items()
         }
@@ -104,7 +119,10 @@ class Player:
         for name, parameter in self.parameters.items():
             values = {key.rpartition(".")[2]: value for key, value in tensors.items() if key.rpartition(".")[0] == name}
             if values:
-                self._place[parameter].state[parameter] = values
+                self._place[parameter].state[parameter] = {
+                    key: like(value, parameter) if value.shape == parameter.shape else value
+                    for key, value in values.items()
+                }
 
 
 def make_players(
@@ -113,13 +131,14 @@ def make_players(
     hidden: Collection[str],
     rivals: Collection[Rival],
     factors: Mapping[str, float] | None = None,
+    world: World | None = None,
 ) -> list[Player]:
     """The model first, which descends `loss`, then each rival with the parameters of its prefix."""
     trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     prefixes = tuple(rival.prefix for rival in rivals)
     own = {name: parameter for name, parameter in trained.items() if not (prefixes and name.startswith(prefixes))}
-    players = [Player("loss", own, rates, hidden, factors)]
+    players = [Player("loss", own, rates, hidden, factors, world)]
     for rival in rivals:
         theirs = {name: parameter for name, parameter in trained.items() if name.startswith(rival.prefix)}
-        players.append(Player(rival.loss, theirs, Rates(rival.learning_rate, betas=_RIVAL_BETAS)))
+        players.append(Player(rival.loss, theirs, Rates(rival.learning_rate, betas=_RIVAL_BETAS), world=world))
     return players
