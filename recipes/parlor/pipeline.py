@@ -6,12 +6,15 @@ from pathlib import Path
 
 from duologue.checkpoints import save_checkpoint
 from duologue.codec.mimi import Mimi
-from duologue.data.conversations import SequenceBatch, SequenceSampler
+from duologue.data.conversations import SequenceSampler
+from duologue.data.prompts import write_voices
 from duologue.data.shards import TurnStore
+from duologue.engine.voices import codec_fingerprint
+from duologue.frames import RowBatch
 from duologue.model.csm import CSM
-from duologue.train.csm import CSMBatch, CSMTrainConfig, train_csm, validation_losses
+from duologue.train.csm import CSMTrainConfig, train_csm, validation_losses
 from recipes.parlor.text import build_tokenizer
-from recipes.parlor.voices import write_voices
+from recipes.parlor.voices import SHIPPED
 from recipes.parlor_codec.pipeline import rounded, rounded_codec
 from recipes.work import Report, Work, encode_split
 
@@ -65,12 +68,12 @@ def make_csm(
 
     draw, draw_held_out = sampler(held_out=False), sampler(held_out=True)
 
-    def batches(index: int, progress: float) -> CSMBatch:
+    def batches(index: int, progress: float) -> RowBatch:
         # Short sequences first: reading is learned on single turns before whole conversations follow.
         longest = SEQUENCE_LENGTHS[min(len(SEQUENCE_LENGTHS) - 1, 1 + int(progress * 10))]
-        return csm_batch(draw(index, longest))
+        return draw(index, longest)
 
-    validation = [csm_batch(draw_held_out(index)) for index in range(3)]
+    validation = [draw_held_out(index) for index in range(3)]
 
     def evaluate(model: CSM, step: int) -> dict[str, float]:
         return validation_losses(model, validation)
@@ -83,11 +86,6 @@ def make_csm(
         codebooks=[] if codec is None else codec.codebook_vectors(),
         evaluate=evaluate,
     )
-
-
-def csm_batch(batch: SequenceBatch) -> CSMBatch:
-    """What the trainer takes, from what the data gives: the two leaves know nothing of each other."""
-    return CSMBatch(batch.tokens, batch.mask, batch.scored, batch.turn)
 
 
 def text_vocab_size(work: Work) -> int:
@@ -105,4 +103,4 @@ def export(work: Work, model: CSM, codec: Mimi, turns: TurnStore, destination: P
         codec=shipped,
         tokenizer_path=work.path("csm") / "tokenizer.json",
     )
-    write_voices(destination / "voices", turns, shipped)
+    write_voices(destination / "voices", turns.conversations, SHIPPED, fingerprint=codec_fingerprint(shipped))

@@ -35,6 +35,24 @@ class Rows:
         return self.tokens.shape[0]
 
 
+@dataclass(frozen=True)
+class RowBatch:
+    """Right-padded row sequences to learn from.
+
+    `tokens [B, T, K+1]` int64, `mask` bool of that shape, `scored [B, T]` bool: the audio rows to learn, end frames
+    too. `turn [B, T]` numbers each row's turn within its sequence (-1: padding).
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    scored: Tensor
+    turn: Tensor
+
+    def to(self, device: torch.device | str) -> RowBatch:
+        """The batch on a device."""
+        return RowBatch(*(t.to(device) for t in (self.tokens, self.mask, self.scored, self.turn)))
+
+
 def text_rows(ids: Sequence[int], num_codebooks: int) -> Rows:
     """One row a token, only the text slot unmasked."""
     tokens = torch.zeros(len(ids), num_codebooks + 1, dtype=torch.int64)

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from duologue.config import CSM_PRESETS
+from duologue.frames import RowBatch
 from duologue.model.csm import CSM
 from duologue.train.csm import (
-    CSMBatch,
     CSMTrainConfig,
     CSMTraining,
     embed_codebooks,
@@ -27,12 +27,12 @@ def make_config(**changes: object) -> CSMTrainConfig:
     return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
 
 
-def losses_of(config: CSMTrainConfig, model: CSM, batch: CSMBatch, progress: float) -> dict[str, torch.Tensor]:
+def losses_of(config: CSMTrainConfig, model: CSM, batch: RowBatch, progress: float) -> dict[str, torch.Tensor]:
     losses: dict[str, torch.Tensor] = CSMTraining(config, model)(batch, progress)
     return losses
 
 
-def make_batch(seed: int = 0) -> CSMBatch:
+def make_batch(seed: int = 0) -> RowBatch:
     """Four sequences of one turn, four text rows and five frames that repeat the first text id."""
     generator = torch.Generator().manual_seed(seed)
     slots = CSM_PRESETS["tiny"].num_codebooks + 1
@@ -43,7 +43,7 @@ def make_batch(seed: int = 0) -> CSMBatch:
     mask[:, :4, -1] = True
     mask[:, 4:, :-1] = True
     scored = mask[..., 0]
-    return CSMBatch(tokens, mask, scored, torch.zeros(4, 10, dtype=torch.int64))
+    return RowBatch(tokens, mask, scored, torch.zeros(4, 10, dtype=torch.int64))
 
 
 def test_masked_history_changes_inputs_and_not_targets() -> None:

@@ -10,8 +10,9 @@ from torch import Tensor, distributed, multiprocessing
 
 from duologue.config import CSM_PRESETS
 from duologue.errors import TrainingError
+from duologue.frames import RowBatch
 from duologue.model.csm import CSM
-from duologue.train.csm import CSMBatch, CSMTrainConfig, train_csm
+from duologue.train.csm import CSMTrainConfig, train_csm
 from duologue.train.distributed import World
 from duologue.train.loop import LoopConfig
 
@@ -27,7 +28,7 @@ def make_config(**changes: object) -> CSMTrainConfig:
     return config
 
 
-def rows(index: int) -> CSMBatch:
+def rows(index: int) -> RowBatch:
     """Four sequences of a turn each, with 7, 5, 3 and 1 frames: halves of the batch do not weigh the same."""
     generator = torch.Generator().manual_seed(index)
     config = CSM_PRESETS["tiny"]
@@ -40,18 +41,18 @@ def rows(index: int) -> CSMBatch:
         tokens[row, 3 : 3 + frames, :-1] = torch.randint(1, 60, (frames, config.num_codebooks), generator=generator)
         mask[row, 3 : 4 + frames, :-1] = True
         turn[row, : 4 + frames] = 0
-    return CSMBatch(tokens, mask, mask[..., 0], turn)
+    return RowBatch(tokens, mask, mask[..., 0], turn)
 
 
-def part(batch: CSMBatch, number: int, count: int) -> CSMBatch:
+def part(batch: RowBatch, number: int, count: int) -> RowBatch:
     pieces = (t.chunk(count)[number] for t in (batch.tokens, batch.mask, batch.scored, batch.turn))
-    return CSMBatch(*pieces)
+    return RowBatch(*pieces)
 
 
 def train(folder: Path, world: World, *, killed_at: int = -1, **changes: object) -> dict[str, Tensor]:
     config = make_config(**changes)
 
-    def batches(index: int, progress: float) -> CSMBatch:
+    def batches(index: int, progress: float) -> RowBatch:
         if index == killed_at:
             raise InterruptedError
         count = config.loop.accumulate

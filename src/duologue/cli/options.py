@@ -182,7 +182,7 @@ def load_generator(source: ModelSource, machine: Machine, quiet: bool) -> "Gener
     with _loading(source.model, quiet):
         from duologue.engine.load import load
 
-        _prepare(machine, quiet)
+        prepare(machine, quiet)
         return load(
             source.model,
             device=machine.device,
@@ -197,7 +197,7 @@ def load_codec(source: ModelSource, machine: Machine, quiet: bool) -> "Mimi":
     with _loading(source.model, quiet):
         from duologue.engine.load import load_codec
 
-        _prepare(machine, quiet)
+        prepare(machine, quiet)
         return load_codec(source.model, device=machine.device, revision=source.revision, offline=source.offline)
 
 
@@ -209,7 +209,8 @@ def _loading(model: str | None, quiet: bool) -> Iterator[None]:
         yield
 
 
-def _prepare(machine: Machine, quiet: bool) -> None:
+def prepare(machine: Machine, quiet: bool) -> None:
+    """Threads as they were asked for, and no more of the hub's messages than a person wants."""
     if machine.threads is not None:
         import torch
 

@@ -13,31 +13,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from duologue.data.shards import CodedTurn
 from duologue.errors import TrainingError
-from duologue.frames import audio_rows, join_rows, text_rows
+from duologue.frames import RowBatch, audio_rows, join_rows, text_rows
 
 _TRIES = 100
 _POOL = 3
 
 TextEncoder = Callable[[str, int], list[int]]
 """Text and speaker id to the token ids of a segment's text rows, special tokens included."""
-
-
-@dataclass(frozen=True)
-class SequenceBatch:
-    """Right-padded row sequences.
-
-    `tokens [B, T, K+1]` int64, `mask` bool of that shape, `scored [B, T]` bool: the audio rows to learn, end frames
-    too. `turn [B, T]` numbers each row's turn within its sequence (-1: padding).
-    """
-
-    tokens: Tensor
-    mask: Tensor
-    scored: Tensor
-    turn: Tensor
 
 
 @dataclass(frozen=True)
@@ -95,7 +80,7 @@ class SequenceSampler:
         )
         self.share = share / share.sum()
 
-    def __call__(self, step: int, longest: int | None = None) -> SequenceBatch:
+    def __call__(self, step: int, longest: int | None = None) -> RowBatch:
         """The batch of a step; `longest` leaves out sequence lengths above it, for an easy start."""
         random = np.random.default_rng((self.seed, step))
         allowed = [n for n in self.lengths if longest is None or n <= longest] or [min(self.lengths)]
@@ -148,7 +133,7 @@ class SequenceSampler:
         ids = random.permutation(self.max_speakers)
         return [(turn, int(ids[speakers.index(turn.speaker) % self.max_speakers])) for turn in turns]
 
-    def _collate(self, sequences: list[list[tuple[CodedTurn, int]]]) -> SequenceBatch:
+    def _collate(self, sequences: list[list[tuple[CodedTurn, int]]]) -> RowBatch:
         rows = [
             [
                 (
@@ -174,4 +159,4 @@ class SequenceSampler:
                 position += len(text)
                 scored[index, position : position + len(audio)] = True
                 position += len(audio)
-        return SequenceBatch(tokens, mask, scored, turn)
+        return RowBatch(tokens, mask, scored, turn)

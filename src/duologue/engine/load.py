@@ -44,7 +44,7 @@ def load(
         raise OptionError(f"quantize {quantize!r}; expected None: this release does not quantize")
     place = find_device(device)
     checkpoint = load_checkpoint(
-        _source(model),
+        find_source(model),
         device=place,
         dtype=find_dtype(dtype, place),
         revision=revision,
@@ -70,7 +70,7 @@ def load_codec(
     from duologue.checkpoints import load_codec as load_codec_checkpoint
 
     codec = load_codec_checkpoint(
-        _source(model),
+        find_source(model),
         device=find_device(device),
         revision=revision,
         token=token,
@@ -117,7 +117,8 @@ def bundled_model() -> Path:
     return folder
 
 
-def _source(model: str | os.PathLike[str] | None) -> str | os.PathLike[str]:
+def find_source(model: str | os.PathLike[str] | None) -> str | os.PathLike[str]:
+    """Where a model lies that is called so: the bundled one for None and "parlor"; raises `OptionError` for no name."""
     if model is None or (model == DEFAULT_MODEL and not os.path.exists(model)):
         return bundled_model()
     if not isinstance(model, str | os.PathLike) or not str(model).strip():

@@ -19,29 +19,32 @@ from torch.utils.checkpoint import checkpoint
 
 from duologue.config import CSMConfig, JsonConfig
 from duologue.errors import TrainingError
+from duologue.frames import RowBatch
 from duologue.model.csm import CSM
 from duologue.model.loss import csm_loss
 from duologue.train.alignment import alignment_loss, probing
 from duologue.train.board import Board
 from duologue.train.distributed import World, whole
 from duologue.train.loop import WEIGHT, LoopConfig, TrainingLoop
+from duologue.train.lora import Adapters, LoraConfig
 
 
 @dataclass(frozen=True)
 class CSMTrainConfig(JsonConfig):
     """What is learned and how the terms are weighed.
 
-    `learn` says whether all turns of a sequence are learned or the `last` alone, the others being its context.
-    `checkpointing` computes layers twice and keeps less of them in memory. `depth_share` of the frames go through the
-    depth decoder, drawn afresh each step. `history_masking` is the share of audio rows that the backbone does not get
-    to see, so that it reads the text instead of continuing what it knows by heart; `text_masking` the share of turns
-    whose text it does not get to see, which teaches it the speech that guidance steers away from. The alignment term
-    acts on one head of backbone layer `alignment_layer` and fades out linearly until progress `alignment_until`; a
-    weight of 0 turns it off.
+    With `lora` adapters learn, and are merged in the end; without, everything does. `learn` says whether all turns of
+    a sequence are learned or the `last` alone, the others being its context. `checkpointing` computes layers twice and
+    keeps less of them in memory. `depth_share` of the frames go through the depth decoder, drawn afresh each step.
+    `history_masking` is the share of audio rows that the backbone does not get to see, so that it reads the text
+    instead of continuing what it knows by heart; `text_masking` the share of turns whose text it does not get to see,
+    which teaches it the speech that guidance steers away from. The alignment term acts on one head of backbone layer
+    `alignment_layer` and fades out linearly until progress `alignment_until`; a weight of 0 turns it off.
     """
 
     model: CSMConfig
     loop: LoopConfig
+    lora: LoraConfig | None = None
     learn: Literal["all", "last"] = "all"
     checkpointing: bool = False
     depth_share: float = 1 / 16
@@ -55,21 +58,7 @@ class CSMTrainConfig(JsonConfig):
     alignment_until: float = 0.5
 
 
-@dataclass(frozen=True)
-class CSMBatch:
-    """Row sequences as `csm_loss` takes them; `turn [B, T]` numbers the turns of a sequence, -1 for padding."""
-
-    tokens: Tensor
-    mask: Tensor
-    scored: Tensor
-    turn: Tensor
-
-    def to(self, device: torch.device | str) -> CSMBatch:
-        """The batch on a device."""
-        return CSMBatch(*(t.to(device) for t in (self.tokens, self.mask, self.scored, self.turn)))
-
-
-BatchFunction = Callable[[int, float], CSMBatch]
+BatchFunction = Callable[[int, float], RowBatch]
 
 
 def initialise(model: CSM) -> None:
@@ -131,7 +120,7 @@ class CSMTraining(nn.Module):
         """The layers of both transformers: what is sharded, and recomputed, piece by piece."""
         return [*self.model.backbone.layers, *self.model.depth.layers]
 
-    def forward(self, batch: CSMBatch, progress: float) -> dict[str, Tensor]:
+    def forward(self, batch: RowBatch, progress: float) -> dict[str, Tensor]:
         """The named losses of one batch; draws the depth decoder's frames from torch's global generator."""
         config, model = self.config, self.model
         fade = max(0.0, 1 - progress / max(config.alignment_until, 1e-9)) if config.alignment_weight else 0.0
@@ -192,6 +181,8 @@ def train_csm(
     embed_codebooks(model, codebooks, seed=config.loop.seed)
     if initial is not None:
         model.load_state_dict(initial)
+    if config.lora is not None:
+        Adapters(model, config.lora)
     training = CSMTraining(config, model).to(device)
     if config.checkpointing:
         recompute(training.blocks)
@@ -219,12 +210,18 @@ def train_csm(
 
     loop.run(step, evaluate=measure, quiet=quiet)
     loop.assign_average()
+    weights = {name: whole(t.detach()).cpu() for name, t in model.state_dict().items()}
     trained = CSM(config.model)
-    trained.load_state_dict({name: whole(t.detach()).cpu() for name, t in model.state_dict().items()})
-    return trained.eval()
+    if config.lora is not None:
+        adapters = Adapters(trained, config.lora)
+        trained.load_state_dict(weights)
+        adapters.merge()
+    else:
+        trained.load_state_dict(weights)
+    return trained.eval().requires_grad_(True)
 
 
-def hidden_rows(config: CSMTrainConfig, batch: CSMBatch) -> Tensor:
+def hidden_rows(config: CSMTrainConfig, batch: RowBatch) -> Tensor:
     """Which rows the backbone does not get to see, `[B, T]` bool; drawn from torch's global generator."""
     rows, device = batch.scored, batch.scored.device
     hidden = torch.zeros_like(rows)
@@ -237,7 +234,7 @@ def hidden_rows(config: CSMTrainConfig, batch: CSMBatch) -> Tensor:
 
 
 @torch.no_grad()
-def validation_losses(model: CSM, batches: list[CSMBatch]) -> dict[str, float]:
+def validation_losses(model: CSM, batches: list[RowBatch]) -> dict[str, float]:
     """Mean losses over fixed batches, with the depth decoder on every frame."""
     sums = {"codebook0": 0.0, "depth": 0.0}
     frames = 0

@@ -1,0 +1,85 @@
+"""`duologue train` as a user runs it, from recordings to a checkpoint that speaks."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import duologue
+from duologue.audio import write_audio
+from duologue.engine.load import load
+from tests.cli.conftest import Run
+
+RATE = 24_000
+FAST = ("--steps", 4, "--evaluate-every", 2, "--save-every", 2, "--rows", 200, "--max-rows", 120, "--warmup", 1)
+
+
+@pytest.fixture
+def data(run: Run, tiny: Path, tmp_path: Path) -> Path:
+    """Three dozen tones of a "voice", prepared for the tiny model."""
+    source = tmp_path / "ellen"
+    source.mkdir()
+    for number in range(24):
+        write_audio(
+            source / f"{number:02d}.wav", 0.1 * torch.sin((0.02 + 0.002 * number) * torch.arange(2 * RATE)), RATE
+        )
+        (source / f"{number:02d}.txt").write_text("what she says here.")
+    result = run("prepare", source, tmp_path / "data", "--model", tiny, "--quiet")
+    assert result.exit_code == 0, result.stderr
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("options", [(), ("--lora", 2, "--checkpointing", "--learn", "last", "--accumulate", 2)])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of peft's imports
+def test_a_tuned_model_speaks(run: Run, tiny: Path, data: Path, tmp_path: Path, options: tuple[object, ...]) -> None:
+    out = tmp_path / "tuned"
+    result = run("train", data, "-o", out, "--model", tiny, *FAST, *options, "--depth-share", 0.5)
+    assert result.exit_code == 0, result.stderr
+    log = [json.loads(line) for line in (out / "run" / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in log if "eval_codebook0" in entry] == [2, 4]
+    generator = load(out / "model")
+    assert generator.voices.shipped_names == ("ellen", "ada", "bob")
+    before = duologue.load(tiny).model.state_dict()
+    changed = [name for name, t in generator.model.state_dict().items() if not torch.equal(t, before[name])]
+    assert changed
+    assert all("_proj" in name for name in changed) == ("--lora" in options)
+    spoken = run("speak", "hello", "--model", out / "model", "-o", tmp_path / "a.wav", "--max-seconds", 1, "--seed", 1)
+    assert spoken.exit_code == 0
+    assert sorted(path.name for path in (out / "samples").iterdir()) == ["step-000002.wav", "step-000004.wav"]
+
+
+def test_a_run_goes_on_where_it_stopped(run: Run, tiny: Path, data: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run("train", data, "-o", whole, "--model", tiny, *FAST)
+    run("train", data, "-o", parts, "--model", tiny, *FAST)
+    (parts / "model").rename(tmp_path / "first")
+    again = run("train", data, "-o", parts, "--model", tiny, *FAST)
+    assert again.exit_code == 0
+    weights = [load(folder).model.state_dict() for folder in (whole / "model", parts / "model")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_bad_input_ends_with_one_line(run: Run, tiny: Path, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "there" / "model").mkdir(parents=True)
+    cases = [
+        ((tmp_path / "nowhere",), tiny, tmp_path / "a", "no coded turns"),
+        ((data,), None, tmp_path / "b", "encoded by another codec"),
+        ((data,), tiny, tmp_path / "there", "is there already"),
+        ((data, "--max-rows", 32, "--rows", 32), tiny, tmp_path / "c", "no turn fits a sequence of 32 rows"),
+    ]
+    for arguments, model, out, message in cases:
+        chosen = [] if model is None else ["--model", model]
+        result = run("train", *arguments, "-o", out, *chosen)
+        assert result.exit_code == 2, result.stderr
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+def test_another_setting_is_refused_with_the_difference(run: Run, tiny: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tuned"
+    run("train", data, "-o", out, "--model", tiny, *FAST)
+    (out / "model").rename(tmp_path / "first")
+    result = run("train", data, "-o", out, "--model", tiny, *FAST, "--dropout", 0.1)
+    assert result.exit_code == 2
+    assert "dropout was 0.0, is 0.1" in result.stderr
