@@ -230,7 +230,7 @@ class TrainingLoop:
         return gradients, values
 
     def log(self, record: dict[str, float], *, quiet: bool = False) -> None:
-        """Appends a record to `log.jsonl` with step, progress and seconds, and prints it unless `quiet`."""
+        """Appends a record to `log.jsonl` with step, progress and seconds; prints it, with the time left, unless `quiet`."""
         if not self.world.is_first:
             return
         place = {"step": self.step_index, "progress": round(self.progress, 4), "elapsed_s": round(self.elapsed_s, 1)}
@@ -240,7 +240,9 @@ class TrainingLoop:
         if self.board is not None:
             self.board.scalars(record, self.step_index)
         if not quiet:
-            print("  ".join(f"{name} {value:g}" for name, value in record.items()), flush=True)
+            left_min = self.elapsed_s / 60 * (1 / self.progress - 1)
+            shown = {"left_min": round(left_min, 1)} | record
+            print("  ".join(f"{name} {value:g}" for name, value in shown.items()), flush=True)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
