@@ -12,6 +12,7 @@ from duologue.checkpoints import load_checkpoint, load_codec, save_checkpoint
 from duologue.errors import CheckpointError
 from duologue.frames import audio_rows, join_rows, text_rows
 from duologue.model.csm import CSM
+from duologue.model.loss import csm_loss
 from tests.parity.builders import (
     TOLERANCE,
     greedy_frames,
@@ -174,6 +175,20 @@ def test_logits_are_the_same(pair: tuple[Any, CSM]) -> None:
     depth = theirs.depth_decoder(input_ids=inputs, backbone_last_hidden_state=before.clone()).logits
     assert depth.std() > 0.1
     torch.testing.assert_close(ours.depth_logits(before, codes), depth, atol=TOLERANCE, rtol=0)
+
+
+@torch.no_grad()
+def test_losses_are_the_same(pair: tuple[Any, CSM]) -> None:
+    """Both terms, on every frame of two sequences, their end frames included."""
+    theirs, ours = pair
+    rows = [context(ours.num_codebooks, seed) for seed in (1, 2)]
+    tokens, mask = (torch.cat([pair[index] for pair in rows]) for index in range(2))
+    scored = mask[..., 0]
+    labels = torch.where(scored[..., None], tokens[..., :-1], -100)
+    expected = theirs(inputs_embeds=their_embeddings(theirs, tokens, mask), labels=labels)
+    loss = csm_loss(ours, tokens, mask, scored, depth_share=1.0)
+    torch.testing.assert_close(loss.codebook0, expected.backbone_loss, atol=1e-5, rtol=0)
+    torch.testing.assert_close(loss.depth, expected.depth_decoder_loss, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
