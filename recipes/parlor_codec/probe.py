@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jiwer
@@ -102,6 +102,20 @@ def coded(work: Work, codec: str, split: str) -> list[CodedTurn]:
     return [turn for conversation in encode_split(work, codec, split, print).conversations for turn in conversation]
 
 
+def probe_codebooks(
+    turns: Mapping[str, Sequence[CodedTurn]], codebook_size: int, codebooks: Sequence[int], *, steps: int
+) -> Iterator[tuple[int, float]]:
+    """Each codebook's number and its phoneme error rate in percent: learned from `train`, scored on `heldout`."""
+    phonemize = EspeakPhonemizer()
+    targets = {split: [phonemes_of(turn.text, phonemize) for turn in own] for split, own in turns.items()}
+    for index in codebooks:
+        codes = {
+            split: [torch.from_numpy(turn.codes[index].copy()).long() for turn in own] for split, own in turns.items()
+        }
+        probe = train_probe(codes["train"], targets["train"], codebook_size, steps=steps)
+        yield index, round(100 * error_rate(probe, codes["heldout"], targets["heldout"]), 1)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m recipes.parlor_codec.probe", description=__doc__)
     parser.add_argument("--codec", default="parlor", help="a checkpoint with a codec (default: the bundled one)")
@@ -116,16 +130,8 @@ def main() -> int:
         size = duologue.load_codec(arguments.codec).config.codebook_size
         work = Work(tuple(arguments.corpus), arguments.work, arguments.threads)
         parts = {split: coded(work, arguments.codec, split) for split in ("train", "heldout")}
-        phonemize = EspeakPhonemizer()
-        targets = {split: [phonemes_of(turn.text, phonemize) for turn in turns] for split, turns in parts.items()}
-        for index in arguments.codebooks:
-            codes = {
-                split: [torch.from_numpy(turn.codes[index].copy()).long() for turn in turns]
-                for split, turns in parts.items()
-            }
-            probe = train_probe(codes["train"], targets["train"], size, steps=arguments.steps)
-            rate = error_rate(probe, codes["heldout"], targets["heldout"])
-            print(json.dumps({"codebook": index, "phoneme_error_rate": round(100 * rate, 1)}), flush=True)
+        for index, rate in probe_codebooks(parts, size, arguments.codebooks, steps=arguments.steps):
+            print(json.dumps({"codebook": index, "phoneme_error_rate": rate}), flush=True)
     except DuologueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

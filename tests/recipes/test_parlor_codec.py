@@ -19,7 +19,7 @@ from duologue.errors import EvaluationError
 from duologue.eval.clips import Sound
 from duologue.eval.instruments import Instruments, Quality, Transcript
 from duologue.train.loop import LoopConfig
-from recipes.parlor_codec import adapt, configs, pipeline
+from recipes.parlor_codec import ablate, adapt, configs, pipeline
 from recipes.parlor_codec.evaluate import counts_to_try, markdown, table
 from recipes.parlor_codec.listening import Ear, Line, Listener, gather, summary, through_codes, through_latent
 from recipes.work import Work
@@ -209,3 +209,28 @@ def test_a_corpus_that_is_not_there_is_said_in_one_line(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert done.stderr.strip() == f"error: no manifests of train recordings in {tmp_path}: give --corpus"
+
+
+def test_a_decoder_without_discriminators_beside_one_with_them(
+    trained: tuple[Path, Mimi], toy_plan: configs.CodecPlan, toy_store: PcmStore, ear: Ear
+) -> None:
+    folder, _ = trained
+    made = ablate.without_adversary(Work((), folder, threads=1), toy_plan, toy_store)
+    first, second = (load_codec(path) for path in made.values())
+    pcm = 0.2 * torch.sin(torch.arange(4 * 1920) * 0.04)[None, None]
+    codes = first.encode(pcm)
+    assert torch.equal(codes, second.encode(pcm))
+    assert not torch.equal(first.decode(codes), second.decode(codes))
+    lines: list[str] = []
+    ablate.compare(made, ear, lines.append)
+    assert [json.loads(line)["codec"] for line in lines] == ["original", "with adversary", "without adversary"]
+
+
+def test_a_codec_without_distillation_beside_one_with_it(
+    toy_plan: configs.CodecPlan, toy_store: PcmStore, toy_features: Path, tmp_path: Path
+) -> None:
+    made = ablate.without_distillation(Work((), tmp_path, threads=1), toy_plan, toy_store, toy_features)
+    assert list(made) == ["with distillation", "without distillation"]
+    first, second = (load_codec(path) for path in made.values())
+    (ours,), (theirs,) = first.quantizer.semantic, second.quantizer.semantic
+    assert not torch.equal(ours.vectors, theirs.vectors)

@@ -1,0 +1,105 @@
+"""What one part of the training is for: the same run with and without it, and what that does to round trips.
+
+`adversary` trains the decoder once more from the codes of a finished recipe, with and without discriminators.
+`distillation` trains two codecs from nothing, with and without the recogniser's features, and probes the first codebook
+of both for words. Needs the extra `eval`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from duologue.checkpoints import load_codec, save_checkpoint
+from duologue.codec.mimi import Mimi
+from duologue.data.corpus import PcmStore
+from duologue.eval.instruments import Instruments
+from duologue.train.codec import train_codec
+from duologue.train.distributed import World
+from recipes.parlor_codec import pipeline
+from recipes.parlor_codec.__main__ import add_work_options
+from recipes.parlor_codec.configs import CodecPlan, parlor
+from recipes.parlor_codec.listening import Ear, gather, summary, through_codes
+from recipes.parlor_codec.probe import coded, probe_codebooks
+from recipes.work import Report, Work, decode_recordings, listen, run_safely
+
+_DEFAULT_LINES = 20
+
+
+def without_adversary(work: Work, plan: CodecPlan, store: PcmStore) -> dict[str, Path]:
+    """Two codecs whose decoders learned with discriminators, and without, from `codes/model` of the work folder."""
+    start = load_codec(work.path("codes") / "model")
+    plain = replace(plan.decoder, reconstruction=replace(plan.decoder.reconstruction, adversary=None))
+    made = {}
+    for name, config in {"with adversary": plan.decoder, "without adversary": plain}.items():
+        folder = _folder(work, name)
+        if not (folder / "model").exists():
+            batches = pipeline.batches(plan, config, store, None, seed=config.loop.seed)
+            _keep(train_codec(config, batches, folder, initial=start), folder)
+        made[name] = folder / "model"
+    return made
+
+
+def without_distillation(work: Work, plan: CodecPlan, store: PcmStore, features: Path) -> dict[str, Path]:
+    """Two codecs from nothing, with the recogniser's features and without."""
+    made = {}
+    for name, heard in {"with distillation": features, "without distillation": None}.items():
+        folder = _folder(work, name)
+        pipeline.make_codec(replace(work, folder=folder), plan, store, heard)
+        made[name] = folder / "model"
+    return made
+
+
+def _folder(work: Work, name: str) -> Path:
+    return work.path("ablation") / name.replace(" ", "_")
+
+
+def _keep(codec: Mimi, folder: Path) -> None:
+    save_checkpoint(folder / "model", "native", codec=codec)
+
+
+def compare(codecs: Mapping[str, Path], ear: Ear, report: Report) -> None:
+    """Prints what round trips through each codec do to the lines."""
+    report(json.dumps({"codec": "original", **summary(ear.originals())}))
+    for name, path in codecs.items():
+        report(json.dumps({"codec": name, **summary(ear.after(through_codes(load_codec(path))))}))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m recipes.parlor_codec.ablate", description=__doc__)
+    parser.add_argument("part", choices=["adversary", "distillation"], help="what to leave out")
+    parser.add_argument("--minutes", type=float, default=20, help="computing time of each codec (default: 20)")
+    parser.add_argument("--whisper", type=Path, help="a CTranslate2 Whisper folder (default: that of the wheels)")
+    parser.add_argument("--probe-steps", type=int, default=1500, help="steps of each probe (default: 1500)")
+    add_work_options(parser, Path("runs/parlor_codec"))
+    arguments = parser.parse_args()
+
+    def steps(world: World, report: Report) -> None:
+        work = Work(tuple(arguments.corpus), arguments.work, arguments.threads)
+        plan = parlor(arguments.minutes)
+        store = decode_recordings(work, plan.latent.model.sample_rate, report)
+        if arguments.part == "adversary":
+            loop = replace(plan.decoder.loop, budget_minutes=arguments.minutes)
+            codecs = without_adversary(work, replace(plan, decoder=replace(plan.decoder, loop=loop)), store)
+        else:
+            features = listen(work, store, plan.latent.model.frame_rate, arguments.whisper, report)
+            codecs = without_distillation(work, plan, store, features)
+        lines = gather(arguments.listen_to, limit=arguments.round_trips or _DEFAULT_LINES)
+        compare(codecs, Ear(Instruments(work.folder, threads=work.threads, offline=True), lines), report)
+        if arguments.part == "distillation":
+            for name, path in codecs.items():
+                own = replace(work, folder=path.parent)
+                turns = {split: coded(own, str(path), split) for split in ("train", "heldout")}
+                size = plan.latent.model.codebook_size
+                for index, rate in probe_codebooks(turns, size, [0, 1], steps=arguments.probe_steps):
+                    report(json.dumps({"codec": name, "codebook": index, "phoneme_error_rate": rate}))
+
+    return run_safely(steps, arguments.threads)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
