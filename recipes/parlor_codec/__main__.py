@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("--preset", choices=list(PLANS), default="parlor", help="the codec's size (default: parlor)")
     parser.add_argument("--minutes", type=float, default=600, help="computing time of the three runs (default: 600)")
     parser.add_argument("--whisper", type=Path, help="a CTranslate2 Whisper folder (default: that of the wheels)")
+    parser.add_argument("--compile", action="store_true", help="use torch's compiler (needs a C++ compiler): faster")
     parser.add_argument("--no-features", action="store_true", help="train without Whisper: no words in codebook 0")
     arguments = parser.parse_args()
 
@@ -90,6 +91,7 @@ def run(arguments: argparse.Namespace, plan: CodecPlan, world: World, report: Re
         listener=listener_of(arguments, work) if world.is_first else None,
         world=world,
         is_watched=arguments.tensorboard,
+        compiled=arguments.compile,
         report=report,
     )
     report(f"codec: {work.path('model')}")

@@ -40,12 +40,13 @@ def make_codec(
     listener: Listener | None = None,
     world: World | None = None,
     is_watched: bool = False,
+    compiled: bool = False,
     report: Report = print,
 ) -> Mimi:
     """Steps `latent`, `codes` and `decoder`: trains, or resumes; gives the finished codec as it is shipped, in `model`.
 
     Without `features` the semantic codebook is one more acoustic one. `listener` measures round trips on the way;
-    with `is_watched` each run writes for TensorBoard.
+    with `is_watched` each run writes for TensorBoard. `compiled` runs are faster after a minute or two.
     """
     finished = work.path("model")
     if (finished / "config.json").exists():
@@ -73,6 +74,7 @@ def make_codec(
             evaluate=None if listener is None else listener.of_run(config, board),
             world=world,
             board=board,
+            compiled=compiled,
         )
         if world.is_first:
             if teacher is not None and config.learn == "all":

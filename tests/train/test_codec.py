@@ -183,3 +183,14 @@ def test_refusals(codec: Mimi, tmp_path: Path) -> None:
     other = dataclasses.replace(codec.config, num_codebooks=4)
     with pytest.raises(TrainingError, match="not of the configured model"):
         train_codec(make_config(other), batch_of, tmp_path, initial=codec)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of torch's compiler
+def test_a_compiled_run_is_the_same_run(codec: Mimi, tmp_path: Path) -> None:
+    config = make_config(codec.config, num_steps=4)
+    for name, compiled in (("plain", False), ("compiled", True)):
+        train_codec(
+            config, batch_of, tmp_path / name, initial=codec, teacher=make_teacher(), compiled=compiled, quiet=True
+        )
+    assert losses(tmp_path / "compiled", "loss") == pytest.approx(losses(tmp_path / "plain", "loss"), rel=1e-3)

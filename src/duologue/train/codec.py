@@ -106,10 +106,17 @@ class CodecTraining(nn.Module):
         *,
         teacher: SemanticTeacher | None = None,
         world: World | None = None,
+        compiled: bool = False,
     ) -> None:
-        """`codec` and `teacher` are trained in place; a decoder's run has no use for a teacher."""
+        """`codec` and `teacher` are trained in place; a decoder's run has no use for a teacher.
+
+        `compiled` runs encoder and decoder through torch's compiler, which takes a minute or two before the first step.
+        """
         super().__init__()
         self.config, self.world, self.codec = config, world or World(), codec
+        self.encode, self.decode = codec.encode_latent, codec.decode_latent
+        if compiled:
+            self.encode, self.decode = (torch.compile(work, dynamic=False) for work in (self.encode, self.decode))
         self.reconstruction = Reconstruction(config.reconstruction, codec.sample_rate)
         self.semantic = teacher if config.learn == "all" else None
         self.shares = nn.ModuleDict()
@@ -137,17 +144,17 @@ class CodecTraining(nn.Module):
         terms: dict[str, Tensor] = {}
         if config.learn == "decoder":
             with torch.no_grad():
-                codes = quantizer.encode(self.codec.encode_latent(batch.pcm).float(), self.codec.num_codebooks)
+                codes = quantizer.encode(self.encode(batch.pcm).float(), self.codec.num_codebooks)
             decoded = self._dequantize(codes)
             loss = decoded.new_zeros(())
         else:
-            latent = self.codec.encode_latent(batch.pcm)  # [B, T, D]
+            latent = self.encode(batch.pcm)  # [B, T, D]
             heard, seen = (self.shares[name](latent) if self.shares else latent for name in ("words", "sound"))
             semantic, loss = self._semantic(heard, batch.teacher, progress, terms)
             bottleneck = self._noise if config.bottleneck == "noise" else self._quantize
             acoustic, cost = bottleneck(seen, progress, terms)
             decoded, loss = semantic + acoustic, loss + cost
-        distance, parts = self.reconstruction(self.codec.decode_latent(decoded), batch.pcm)
+        distance, parts = self.reconstruction(self.decode(decoded), batch.pcm)
         losses: dict[str, Tensor] = {"loss": loss + distance} | terms | parts
         return losses
 
@@ -311,14 +318,15 @@ def train_codec(
     evaluate: Callable[[Mimi, int], dict[str, float]] | None = None,
     world: World | None = None,
     board: Board | None = None,
+    compiled: bool = False,
     quiet: bool = False,
 ) -> Mimi:
     """Trains, or resumes what `folder` holds, and returns the codec with its averaged weights.
 
     Starts from `initial`, which is left as it is, or from random weights. `teacher` is trained along, in place: the
     next run goes on with it. `batches(index)` gives the batch of a step and must depend on nothing but `index` and the
-    process; `evaluate(codec, step)` returns named figures for the log. Warns of codebooks that have collapsed. Raises
-    `TrainingError`.
+    process; `evaluate(codec, step)` returns named figures for the log. For `compiled` see `CodecTraining`. Warns of
+    codebooks that have collapsed. Raises `TrainingError`.
     """
     if initial is not None and initial.config != config.model:
         raise TrainingError("the codec to start from is not of the configured model")
@@ -328,7 +336,7 @@ def train_codec(
     codec = Mimi(config.model) if initial is None else deepcopy(initial)
     if initial is None:
         initialise(codec)
-    training = CodecTraining(config, codec, teacher=teacher, world=world)
+    training = CodecTraining(config, codec, teacher=teacher, world=world, compiled=compiled)
     loop = TrainingLoop(
         config.loop,
         training,

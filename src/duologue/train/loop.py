@@ -230,7 +230,7 @@ class TrainingLoop:
         return gradients, values
 
     def log(self, record: dict[str, float], *, quiet: bool = False) -> None:
-        """Appends a record to `log.jsonl` with step, progress and seconds; prints it, with the time left, unless `quiet`."""
+        """Appends a record, with its place in the run, to `log.jsonl`; prints it and the time left unless `quiet`."""
         if not self.world.is_first:
             return
         place = {"step": self.step_index, "progress": round(self.progress, 4), "elapsed_s": round(self.elapsed_s, 1)}
