@@ -1,15 +1,10 @@
 """`duologue train`: a model learns from prepared conversations, whole or by adapters."""
 
-import contextlib
+import json
 import os
-import re
-import shutil
-import tempfile
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -17,13 +12,8 @@ from duologue.cli import groups, options, terminal
 from duologue.errors import OptionError
 
 if TYPE_CHECKING:
-    from duologue.checkpoints import Checkpoint
-    from duologue.data.conversations import SequenceSampler
-    from duologue.data.shards import CodedTurn
-    from duologue.model.csm import CSM
-    from duologue.train.board import Board
+    from duologue.config import CSMConfig
     from duologue.train.csm import CSMTrainConfig
-    from duologue.train.distributed import World
 
 # What torchrun tells its processes.
 RANK_VARIABLE: Final = "LOCAL_RANK"
@@ -32,14 +22,9 @@ _LENGTH: Final = "How long and how fast"
 _LEARNING: Final = "What is learned"
 _MEMORY: Final = "Memory"
 
-_SHORTEST_ROWS: Final = 96
-_LENGTH_STEP: Final = 1.45  # between the lengths of sequences that a batch may have
-_HELD_OUT_EVERY: Final = 20  # conversations
-_VALIDATION_BATCHES: Final = 3
 _MAX_SHIPPED_VOICES: Final = 4
 _FULL_RATE: Final = 2e-4
 _LORA_RATE: Final = 1e-3
-_SAMPLE_MS: Final = 10_000
 
 
 @dataclass(frozen=True)
@@ -153,9 +138,9 @@ def train(
       torchrun --nproc-per-node 8 -m duologue train data/ -o tuned/ --model sesame/csm-1b --shard
     """
     from duologue.checkpoints import load_checkpoint
+    from duologue.cli.tuning import Batching, read_conversations, tune
     from duologue.engine.load import find_device, find_source
     from duologue.train.board import Board
-    from duologue.train.csm import train_csm
     from duologue.train.distributed import joined
 
     if (out / "model").exists():
@@ -166,50 +151,25 @@ def train(
     device = find_device(machine.device)
     with joined(None if rank is None else int(rank), is_sharding=memory.shard) as world:
         base = load_checkpoint(find_source(source.model), revision=source.revision, offline=source.offline)
-        base.model.float()
-        conversations = _read(data, base)
-        held_out = conversations[::_HELD_OUT_EVERY]
-        learned = [turns for index, turns in enumerate(conversations) if index % _HELD_OUT_EVERY] or held_out
-        config = _config(base, length, learning, memory)
-        draw = _sampler(learned, base, memory, seed=length.seed + 1 + 1000 * world.rank)
-        watch = tensorboard and world.is_first
-        board = Board(out / "run" / "board") if watch else None
-        judge = _Judge(base, held_out, _sampler(held_out, base, memory, seed=length.seed), out, world, board, device)
-        model = train_csm(
-            config,
-            lambda index, _: draw(index),
-            out / "run",
-            initial=base.model.state_dict(),
-            evaluate=judge,
+        tune(
+            base,
+            read_conversations(data, base),
+            _config(base.model.config, length, learning, memory),
+            out,
+            batching=Batching(memory.rows, memory.max_rows),
+            num_voices=learning.voices,
             device=device,
             world=world,
-            board=board,
+            board=Board(out / "run" / "board") if tensorboard and world.is_first else None,
             quiet=is_quiet,
         )
-        if world.is_first:
-            _save(out, model, base, conversations, learning.voices)
     if messages.as_json:
-        typer.echo(f'{{"model": "{out / "model"}", "steps": {length.steps}}}')
+        typer.echo(json.dumps({"model": str(out / "model"), "steps": length.steps}))
     elif not messages.quiet:
         terminal.say(f"{out / 'model'}: trained; hear it with duologue speak TEXT --model {out / 'model'} -o FILE")
 
 
-def _read(folders: list[Path], base: "Checkpoint") -> list[list["CodedTurn"]]:
-    """All conversations, with as many codebooks as the model speaks."""
-    from dataclasses import replace
-
-    from duologue.data.shards import TurnStore
-    from duologue.engine.voices import codec_fingerprint
-
-    fingerprint, count = codec_fingerprint(base.codec), base.model.num_codebooks
-    return [
-        [replace(turn, codes=turn.codes[:count]) for turn in conversation]
-        for folder in folders
-        for conversation in TurnStore(folder, fingerprint=fingerprint).conversations
-    ]
-
-
-def _config(base: "Checkpoint", length: Length, learning: Learning, memory: Memory) -> "CSMTrainConfig":
+def _config(model: "CSMConfig", length: Length, learning: Learning, memory: Memory) -> "CSMTrainConfig":
     from duologue.train.csm import CSMTrainConfig
     from duologue.train.loop import LoopConfig
     from duologue.train.lora import LoraConfig
@@ -228,7 +188,7 @@ def _config(base: "Checkpoint", length: Length, learning: Learning, memory: Memo
         seed=length.seed,
     )
     return CSMTrainConfig(
-        model=base.model.config,
+        model=model,
         loop=loop,
         lora=LoraConfig(rank=learning.lora, alpha=2.0 * learning.lora) if learning.lora else None,
         learn=learning.learn,
@@ -236,119 +196,3 @@ def _config(base: "Checkpoint", length: Length, learning: Learning, memory: Memo
         dropout=learning.dropout,
         checkpointing=memory.checkpointing,
     )
-
-
-def _sampler(
-    conversations: list[list["CodedTurn"]], base: "Checkpoint", memory: Memory, *, seed: int
-) -> "SequenceSampler":
-    from duologue.data.conversations import SequenceSampler
-
-    longest = min(memory.max_rows, base.model.config.backbone.max_positions, memory.rows)
-    lengths = [longest]
-    while lengths[-1] / _LENGTH_STEP >= _SHORTEST_ROWS:
-        lengths.append(round(lengths[-1] / _LENGTH_STEP))
-    prepared: dict[str, str] = {}
-
-    def encode(text: str, speaker: int) -> list[int]:
-        if text not in prepared:
-            prepared[text] = base.tokenizer.prepare(text)
-        return base.tokenizer.encode_prepared(prepared[text], speaker)
-
-    return SequenceSampler(conversations, encode, batch_rows=memory.rows, lengths=lengths[::-1], seed=seed)
-
-
-class _Judge:
-    """What is logged on the way: losses on held-out batches, and a held-out line spoken in its voice, as a file."""
-
-    def __init__(
-        self,
-        base: "Checkpoint",
-        held_out: list[list["CodedTurn"]],
-        draw: "SequenceSampler",
-        out: Path,
-        world: "World",
-        board: "Board | None",
-        device: Any,
-    ) -> None:
-        self.base, self.out, self.world, self.board, self.device = base, out, world, board, device
-        self.batches = [draw(index).to(device) for index in range(_VALIDATION_BATCHES)]
-        turns = sorted((turn for turns in held_out for turn in turns), key=lambda turn: abs(turn.codes.shape[1] - 45))
-        self.line = turns[0]
-        self.prompt = next((turn for turn in turns[1:] if turn.voice == self.line.voice), None)
-
-    def __call__(self, model: "CSM", step: int) -> dict[str, float]:
-        from duologue.train.csm import validation_losses
-
-        losses = validation_losses(model, self.batches)
-        if not self.world.is_sharding:  # a sharded model is called as a whole only
-            self._speak(model, step)
-        return losses
-
-    def _speak(self, model: "CSM", step: int) -> None:
-        import warnings
-
-        import torch
-
-        from duologue.audio import write_audio
-        from duologue.engine.context import CodedSegment
-        from duologue.engine.generator import Generator
-
-        generator = Generator(model, self.base.codec.to(self.device), self.base.tokenizer)
-        context = []
-        if self.prompt is not None:
-            codes = torch.from_numpy(self.prompt.codes.astype("int64"))
-            context.append(CodedSegment(0, self.prompt.text, codes))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a model in the making does not stop
-            audio = generator.generate(self.line.text, 0, context, _SAMPLE_MS, seed=0, voice="none", normalize=False)
-        folder = self.out / "samples"
-        folder.mkdir(parents=True, exist_ok=True)
-        if len(audio):
-            write_audio(folder / f"step-{step:06d}.wav", audio, generator.sample_rate)
-            if self.board is not None:
-                self.board.sound("sample", audio, generator.sample_rate, step)
-
-
-def _save(out: Path, model: "CSM", base: "Checkpoint", conversations: list[list["CodedTurn"]], num_voices: int) -> None:
-    """The checkpoint, with the voices of the data first and those of the model it came from after them."""
-    from duologue.checkpoints import save_checkpoint
-    from duologue.data.prompts import Named, write_order, write_voices
-    from duologue.engine.voices import codec_fingerprint
-
-    heard = Counter({turn.voice: 0 for turns in conversations for turn in turns})
-    for turns in conversations:
-        for turn in turns:
-            heard[turn.voice] += turn.codes.shape[1]
-    named = [Named(name, voice, "from the data it was trained on") for name, voice in _names(heard, num_voices)]
-    with _voices_folder(base) as (folder, old):
-        new = write_voices(folder, conversations, named, fingerprint=codec_fingerprint(base.codec))
-        write_order(folder, [*new, *(name for name in old if name not in new)])
-        tokenizer = base.folder / "tokenizer.json"
-        save_checkpoint(
-            out / "model", "native", model=model, codec=base.codec, tokenizer_path=tokenizer, voices_folder=folder
-        )
-
-
-def _names(heard: Counter[str], count: int) -> Iterator[tuple[str, str]]:
-    """Names that a voice may have, for the voices heard most."""
-    taken: set[str] = set()
-    for voice, _ in heard.most_common(count):
-        plain = re.sub(r"[^a-z0-9]+", "-", Path(voice).stem.lower() if "/" in voice else voice.lower()).strip("-")
-        name = plain[:32] or "voice"
-        while name in taken:
-            name = f"{name}-2"
-        taken.add(name)
-        yield name, voice
-
-
-@contextlib.contextmanager
-def _voices_folder(base: "Checkpoint") -> Iterator[tuple[Path, list[str]]]:
-    """A folder with the voices of a checkpoint, and their names in order; it goes away."""
-    from duologue.engine.voices import VoiceLibrary
-
-    shipped = base.folder / "voices"
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "voices"
-        if shipped.is_dir():
-            shutil.copytree(shipped, folder)
-        yield folder, list(VoiceLibrary(base.codec, shipped).shipped_names) if shipped.is_dir() else []

@@ -1,0 +1,198 @@
+"""Fine-tuning as a whole, for `train` and for recipes: from prepared conversations to a checkpoint with their voices."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from duologue.audio import write_audio
+from duologue.checkpoints import Checkpoint, save_checkpoint
+from duologue.data.conversations import SequenceSampler
+from duologue.data.prompts import Named, write_order, write_voices
+from duologue.data.shards import CodedTurn, TurnStore
+from duologue.engine.context import CodedSegment
+from duologue.engine.generator import Generator
+from duologue.engine.voices import VoiceLibrary, codec_fingerprint
+from duologue.model.csm import CSM
+from duologue.train.board import Board
+from duologue.train.csm import CSMTrainConfig, train_csm, validation_losses
+from duologue.train.distributed import World
+
+Conversations = Sequence[Sequence[CodedTurn]]
+
+_SHORTEST_ROWS: Final = 96
+_LENGTH_STEP: Final = 1.45  # between the lengths of sequences that a batch may have
+_HELD_OUT_EVERY: Final = 20  # conversations
+_VALIDATION_BATCHES: Final = 3
+_SAMPLE_MS: Final = 10_000
+_SAMPLE_FRAMES: Final = 45
+
+
+@dataclass(frozen=True)
+class Batching:
+    """`rows` a batch, text and frames; sequences of at most `longest`; turns that are longer are left out."""
+
+    rows: int = 2400
+    longest: int = 448
+
+
+def read_conversations(folders: Sequence[Path], base: Checkpoint) -> list[list[CodedTurn]]:
+    """All conversations of prepared folders, with as many codebooks as the model speaks.
+
+    Raises `DataError` for a folder that was not prepared with the model's codec.
+    """
+    fingerprint, count = codec_fingerprint(base.codec), base.model.num_codebooks
+    return [
+        [replace(turn, codes=turn.codes[:count]) for turn in conversation]
+        for folder in folders
+        for conversation in TurnStore(folder, fingerprint=fingerprint).conversations
+    ]
+
+
+def tune(
+    base: Checkpoint,
+    conversations: Conversations,
+    config: CSMTrainConfig,
+    out: Path,
+    *,
+    batching: Batching | None = None,
+    num_voices: int = 4,
+    device: torch.device | str = "cpu",
+    world: World | None = None,
+    board: Board | None = None,
+    quiet: bool = False,
+) -> CSM:
+    """Trains `base` on the conversations, or goes on with what `out/run` holds; the checkpoint goes to `out/model`.
+
+    A twentieth of the conversations is held out, for losses and for a line spoken now and then, in `out/samples`. The
+    checkpoint has `num_voices` of the conversations' voices in front of those of `base`.
+    """
+    world, batching = world or World(), batching or Batching()
+    base.model.float()
+    held_out = list(conversations[::_HELD_OUT_EVERY])
+    learned = [turns for index, turns in enumerate(conversations) if index % _HELD_OUT_EVERY] or held_out
+    seed = config.loop.seed
+    draw = _sampler(learned, base, batching, seed=seed + 1 + 1000 * world.rank)
+    judge = _Judge(base, held_out, _sampler(held_out, base, batching, seed=seed), out, world, board, device)
+    model = train_csm(
+        config,
+        lambda index, _: draw(index),
+        out / "run",
+        initial=base.model.state_dict(),
+        evaluate=judge,
+        device=device,
+        world=world,
+        board=board,
+        quiet=quiet,
+    )
+    if world.is_first:
+        save_tuned(out / "model", model, base, conversations, num_voices=num_voices)
+    world.wait()
+    return model
+
+
+def _sampler(conversations: Conversations, base: Checkpoint, batching: Batching, *, seed: int) -> SequenceSampler:
+
+    longest = min(batching.longest, base.model.config.backbone.max_positions, batching.rows)
+    lengths = [longest]
+    while lengths[-1] / _LENGTH_STEP >= _SHORTEST_ROWS:
+        lengths.append(round(lengths[-1] / _LENGTH_STEP))
+    prepared: dict[str, str] = {}
+
+    def encode(text: str, speaker: int) -> list[int]:
+        if text not in prepared:
+            prepared[text] = base.tokenizer.prepare(text)
+        return base.tokenizer.encode_prepared(prepared[text], speaker)
+
+    return SequenceSampler(conversations, encode, batch_rows=batching.rows, lengths=lengths[::-1], seed=seed)
+
+
+class _Judge:
+    """What is logged on the way: losses on held-out batches, and a held-out line spoken in its voice, as a file."""
+
+    def __init__(
+        self,
+        base: Checkpoint,
+        held_out: Conversations,
+        draw: SequenceSampler,
+        out: Path,
+        world: World,
+        board: Board | None,
+        device: torch.device | str,
+    ) -> None:
+        self.base, self.out, self.world, self.board, self.device = base, out, world, board, device
+        self.batches = [draw(index).to(device) for index in range(_VALIDATION_BATCHES)]
+        turns = sorted(
+            (turn for turns in held_out for turn in turns), key=lambda turn: abs(turn.codes.shape[1] - _SAMPLE_FRAMES)
+        )
+        self.line = turns[0]
+        self.prompt = next((turn for turn in turns[1:] if turn.voice == self.line.voice), None)
+
+    def __call__(self, model: CSM, step: int) -> dict[str, float]:
+        losses = validation_losses(model, self.batches)
+        if not self.world.is_sharding:  # a sharded model is called as a whole only
+            self._speak(model, step)
+        return losses
+
+    def _speak(self, model: CSM, step: int) -> None:
+        generator = Generator(model, self.base.codec.to(self.device), self.base.tokenizer)
+        context = []
+        if self.prompt is not None:
+            codes = torch.from_numpy(self.prompt.codes.astype("int64"))
+            context.append(CodedSegment(0, self.prompt.text, codes))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a model in the making does not stop
+            audio = generator.generate(self.line.text, 0, context, _SAMPLE_MS, seed=0, voice="none", normalize=False)
+        folder = self.out / "samples"
+        folder.mkdir(parents=True, exist_ok=True)
+        if len(audio):
+            write_audio(folder / f"step-{step:06d}.wav", audio, generator.sample_rate)
+            if self.board is not None:
+                self.board.sound("sample", audio, generator.sample_rate, step)
+
+
+def save_tuned(folder: Path, model: CSM, base: Checkpoint, conversations: Conversations, *, num_voices: int) -> None:
+    """Writes a checkpoint, with voices of the conversations first and those of the model it came from after them."""
+    heard = Counter({turn.voice: 0 for turns in conversations for turn in turns})
+    for turns in conversations:
+        for turn in turns:
+            heard[turn.voice] += turn.codes.shape[1]
+    named = [Named(name, voice, "from the data it was trained on") for name, voice in _names(heard, num_voices)]
+    with _voices_folder(base) as (voices, old):
+        new = write_voices(voices, conversations, named, fingerprint=codec_fingerprint(base.codec))
+        write_order(voices, [*new, *(name for name in old if name not in new)])
+        tokenizer = base.folder / "tokenizer.json"
+        save_checkpoint(folder, "native", model=model, codec=base.codec, tokenizer_path=tokenizer, voices_folder=voices)
+
+
+def _names(heard: Counter[str], count: int) -> Iterator[tuple[str, str]]:
+    """Names that a voice may have, for the voices heard most."""
+    taken: set[str] = set()
+    for voice, _ in heard.most_common(count):
+        plain = re.sub(r"[^a-z0-9]+", "-", Path(voice).stem.lower() if "/" in voice else voice.lower()).strip("-")
+        name = plain[:32] or "voice"
+        while name in taken:
+            name = f"{name}-2"
+        taken.add(name)
+        yield name, voice
+
+
+@contextlib.contextmanager
+def _voices_folder(base: Checkpoint) -> Iterator[tuple[Path, list[str]]]:
+    """A folder with the voices of a checkpoint, and their names in order; it goes away."""
+    shipped = base.folder / "voices"
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "voices"
+        if shipped.is_dir():
+            shutil.copytree(shipped, folder)
+        yield folder, list(VoiceLibrary(base.codec, shipped).shipped_names) if shipped.is_dir() else []

@@ -1,0 +1,90 @@
+"""The recipe for a person's voice at toy size: amounts, methods, what is measured, and that nothing is done twice."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from duologue.audio import write_audio
+from duologue.checkpoints import save_checkpoint
+from duologue.engine.load import load
+from duologue.eval.instruments import Instruments
+from recipes.real_voice import __main__ as recipe
+from recipes.real_voice.hearing import Heard, markdown
+from tests.engine.builders import tiny_csm, tiny_mimi, tiny_tokenizer, tone
+from tests.recipes.test_parlor_codec import Encoder, Judge, Recognizer
+
+RATE = 24_000
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of peft's imports
+    pytest.mark.filterwarnings("ignore::duologue.DuologueWarning"),  # a random model does not stop
+]
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    from duologue.engine.voices import VoiceLibrary
+
+    tiny_tokenizer().save(tmp_path / "tokenizer.json")
+    codec = tiny_mimi()
+    VoiceLibrary(codec, user=tmp_path / "voices").add("ada", tone(1.2, hertz=300), "what ada says", "high")
+    return save_checkpoint(
+        tmp_path / "tiny",
+        "native",
+        model=tiny_csm(),
+        codec=codec,
+        tokenizer_path=tmp_path / "tokenizer.json",
+        voices_folder=tmp_path / "voices",
+    )
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    folder = tmp_path / "anyone"
+    folder.mkdir()
+    for number in range(6):
+        write_audio(folder / f"{number}.wav", 0.1 * torch.sin((0.02 + 0.01 * number) * torch.arange(3 * RATE)), RATE)
+        (folder / f"{number}.txt").write_text(f"what is said in {number}")
+    return folder
+
+
+def test_every_amount_and_method_is_tuned_and_measured_once(
+    tiny: Path, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    instruments = Instruments(
+        tmp_path, recognizer_override=Recognizer(), speaker_encoder_override=Encoder(), quality_judge_override=Judge()
+    )
+    monkeypatch.setattr(recipe, "Instruments", lambda *arguments, **options: instruments)
+    command = ["real_voice", "--source", recordings, "--heldout", recordings, "--voice", "eve", "--model", tiny]
+    command += ["--speech-minutes", 0.1, 1000, "--train-minutes", 0.003, "--lines", 2, "--others", 1]
+    command += ["--work", tmp_path / "work"]
+    monkeypatch.setattr(sys, "argv", [str(part) for part in command])
+    assert recipe.main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    measured = [next(iter(json.loads(line))) for line in lines if line.startswith("{")]
+    assert measured == ["before", "full 0.1", "lora 0.1", "full all", "lora all"]
+    table = [line for line in lines if line.startswith("| ")]
+    assert table[0].startswith("| model | eve: WER %, SIM, DNSMOS | ada: WER %")
+    assert len(table) == 6
+    assert load(tmp_path / "work" / "lora_all" / "model").voices.shipped_names == ("eve", "ada")
+
+    before = (tmp_path / "work" / "full_all" / "model" / "model.safetensors").stat().st_mtime_ns
+    assert recipe.main() == 0
+    assert (tmp_path / "work" / "full_all" / "model" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_bad_input_ends_with_one_line(
+    tiny: Path, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["real_voice", "--source", recordings, "--heldout", recordings, "--model", tiny, "--lines", 99]
+    monkeypatch.setattr(sys, "argv", [*map(str, command), "--work", str(tmp_path / "work")])
+    assert recipe.main() == 2
+    assert "--lines 99, but the held-out recordings have 6" in capsys.readouterr().err
+
+
+def test_the_table_has_a_row_a_model_and_says_none_where_nothing_is_known() -> None:
+    results = {"before": [Heard("eve", 2, 12.345, None, 3.0)], "full 5": [Heard("eve", 2, 4.0, 0.9, 3.1)]}
+    assert markdown(results).splitlines()[2:] == ["| before | 12.3, none, 3.00 |", "| full 5 | 4.0, 0.90, 3.10 |"]
