@@ -15,12 +15,13 @@ from duologue.data.shards import TurnStore
 from duologue.data.sources import Found, find_conversations
 from duologue.data.turns import TurnConfig
 from duologue.engine.load import find_source
-from duologue.errors import DuologueError, OptionError
+from duologue.errors import OptionError
 from duologue.eval.instruments import Instruments
 from duologue.train.csm import CSMTrainConfig
 from duologue.train.loop import LoopConfig
 from duologue.train.lora import LoraConfig
 from recipes.real_voice.hearing import Heard, hear, markdown
+from recipes.work import Report, run_safely
 
 _METHODS = ("full", "lora")
 _RATES = {"full": 3e-4, "lora": 1e-3}
@@ -48,22 +49,15 @@ def main() -> int:
     parser.add_argument("--lines", type=int, default=20, help="held-out lines to speak (default: 20)")
     parser.add_argument("--others", type=int, default=2, help="other voices of the model to measure (default: 2)")
     parser.add_argument("--work", type=Path, default=Path("runs/real_voice"))
+    parser.add_argument("--threads", type=int, default=2, help="processor threads (default: 2)")
     arguments = parser.parse_args()
-    try:
-        run(arguments)
-    except DuologueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    return run_safely(lambda _, report: run(arguments, report), arguments.threads)
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace, report: Report) -> None:
     """Prepares, tunes for every amount and method, and prints the table; what is there is not made again."""
     base = load_checkpoint(find_source(arguments.model))
-    turns = prepared(arguments.source, arguments.work / "data", arguments.voice, arguments.model)
+    turns = prepared(arguments.source, arguments.work / "data", arguments.voice, arguments.model, report)
     instruments = Instruments(arguments.work, offline=True)
     lines = held_out_lines(find_conversations(arguments.heldout), arguments.lines)
     results: dict[str, list[Heard]] = {}
@@ -71,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
     def measure(name: str, model: str | Path) -> None:
         path = arguments.work / "heard" / f"{name.replace(' ', '_')}.json"
         results[name] = hear(model, lines, arguments.voice, arguments.others, instruments, path)
-        print(json.dumps({name: [heard.figures() for heard in results[name]]}), flush=True)
+        report(json.dumps({name: [heard.figures() for heard in results[name]]}))
 
     start = with_voice(base, turns, arguments.voice, arguments.work / "before")
     measure("before", start)
@@ -85,14 +79,14 @@ def run(arguments: argparse.Namespace) -> None:
                     config = tuning(base, method, arguments.train_minutes)
                     tune(load_checkpoint(find_source(arguments.model)), chosen, config, out, num_voices=1)
                 measure(name, out / "model")
-    print(markdown(results))
+    print(f"\n{markdown(results)}")
 
 
-def prepared(source: Path, folder: Path, voice: str, model: str) -> Conversations:
+def prepared(source: Path, folder: Path, voice: str, model: str, report: Report) -> Conversations:
     """The source's turns, all in one voice."""
     config = PrepareConfig(TurnConfig(voice=voice), codec=model)
     for progress in prepare(find_conversations(source), folder, config, cache=folder.parent):
-        print(f"prepared {progress.done} of {progress.total} shards", file=sys.stderr)
+        report(f"prepared: {progress.done} of {progress.total} shards")
     store = TurnStore(folder)
     return [[replace(turn, voice=voice) for turn in conversation] for conversation in store.conversations]
 

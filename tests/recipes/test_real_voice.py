@@ -64,7 +64,7 @@ def test_every_amount_and_method_is_tuned_and_measured_once(
     monkeypatch.setattr(sys, "argv", [str(part) for part in command])
     assert recipe.main() == 0
     lines = capsys.readouterr().out.splitlines()
-    measured = [next(iter(json.loads(line))) for line in lines if line.startswith("{")]
+    measured = [next(iter(json.loads(line.partition("] ")[2]))) for line in lines if line.endswith("}")]
     assert measured == ["before", "full 0.1", "lora 0.1", "full all", "lora all"]
     table = [line for line in lines if line.startswith("| ")]
     assert table[0].startswith("| model | eve: WER %, SIM, DNSMOS | ada: WER %")

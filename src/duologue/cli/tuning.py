@@ -1,4 +1,4 @@
-"""Fine-tuning as a whole, for `train` and for recipes: from prepared conversations to a checkpoint with their voices."""
+"""Fine-tuning as a whole, for `train` and for recipes: prepared conversations in, a checkpoint and voices out."""
 
 from __future__ import annotations
 
