@@ -1,6 +1,7 @@
 """Shards made here, by several processes, on Ray: the same bytes; interrupted runs that go on; bad files in between."""
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,11 +92,13 @@ def test_ray_makes_the_same_bytes(folder: Path, tmp_path: Path, config: PrepareC
     ray = pytest.importorskip("ray")
     found = find_conversations(folder)
     run(found, tmp_path / "one", config, cache)
+    before = signal.getsignal(signal.SIGTERM)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
         progress = run(found, tmp_path / "ray", config, cache, workers=2, engine="ray")
     finally:
         ray.shutdown()
+        signal.signal(signal.SIGTERM, before)
     assert progress[-1].done == 4
     assert files(tmp_path / "one") == files(tmp_path / "ray")
 

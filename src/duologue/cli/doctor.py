@@ -22,6 +22,10 @@ GATED_REPOSITORY: Final = "sesame/csm-1b"
 # What each extra of pyproject.toml is for.
 EXTRAS: Final = {
     "train": "training the codec and the speech model",
+    "prepare": "recordings to turns with text, ready for training",
+    "diarize": "telling the voices of a recording apart",
+    "lora": "fine-tuning by adapters",
+    "ray": "preparing recordings on a Ray cluster",
     "eval": "measuring word errors, voice similarity and sound quality",
     "render": "more speech for training, spoken by Piper",
     "dev": "the tests, which compare with other implementations",

@@ -135,7 +135,7 @@ def train(
       duologue train data/ -o tuned/
       duologue train data/ -o tuned/ --lora 16 --minutes 30
       duologue speak "Hello there." --model tuned/model -o hello.wav
-      torchrun --nproc-per-node 8 -m duologue train data/ -o tuned/ --model sesame/csm-1b --shard
+      torchrun --nproc-per-node 8 -m duologue train data/ -o tuned/ --shard
     """
     from duologue.checkpoints import load_checkpoint
     from duologue.cli.tuning import Batching, read_conversations, tune

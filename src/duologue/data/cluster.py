@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,9 @@ def make_on_cluster(
     if not tasks:
         return
     if not ray.is_initialized():
+        before = signal.getsignal(signal.SIGTERM)
         ray.init(log_to_driver=False, logging_level="warning")
+        signal.signal(signal.SIGTERM, before)  # which Ray takes for itself, and keeps
     ray.data.DataContext.get_current().enable_progress_bars = False
     rows = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=len(tasks))
     made = rows.map(
