@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,12 +34,13 @@ def make_on_cluster(
         return
     if not ray.is_initialized():
         before = signal.getsignal(signal.SIGTERM)
-        ray.init(log_to_driver=False, logging_level="warning")
-        signal.signal(signal.SIGTERM, before)  # which Ray takes for itself, and keeps
+        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+        if signal.getsignal(signal.SIGTERM) is not before:
+            signal.signal(signal.SIGTERM, before)  # which Ray takes for itself, and keeps
     ray.data.DataContext.get_current().enable_progress_bars = False
     rows = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=len(tasks))
     made = rows.map(
-        _Mapper,
+        _Mapper,  # type: ignore[arg-type]  # a class, of which each worker makes one
         fn_constructor_args=(config, folder.absolute(), cache.absolute()),
         concurrency=min(workers, len(tasks)),
         num_cpus=1,

@@ -114,7 +114,8 @@ class CodecTraining(nn.Module):
         """
         super().__init__()
         self.config, self.world, self.codec = config, world or World(), codec
-        self.encode, self.decode = codec.encode_latent, codec.decode_latent
+        self.encode: Callable[[Tensor], Tensor] = codec.encode_latent
+        self.decode: Callable[[Tensor], Tensor] = codec.decode_latent
         if compiled:
             self.encode, self.decode = (torch.compile(work, dynamic=False) for work in (self.encode, self.decode))
         self.reconstruction = Reconstruction(config.reconstruction, codec.sample_rate)

@@ -149,7 +149,7 @@ def recompute(blocks: Iterable[nn.Module]) -> None:
     Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost" (2016).
     """
     for block in blocks:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def train_csm(

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -49,7 +50,7 @@ class World:
         """
         if not self.is_sharding:
             return
-        mesh = distributed.init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (self.size,))
+        mesh = init_device_mesh("cuda" if torch.cuda.is_available() else "cpu", (self.size,))
         for block in blocks:
             fully_shard(block, mesh=mesh, reshard_after_forward=regather)
         fully_shard(module, mesh=mesh, reshard_after_forward=regather)

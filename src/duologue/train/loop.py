@@ -225,8 +225,8 @@ class TrainingLoop:
             gradients = [self.world.average(found) for found in gradients]
         mean = float(self.world.total(torch.tensor(total, dtype=torch.float64, device=self.device))) / self.world.size
         if mean != 1.0:
-            for found in gradients:
-                torch._foreach_div_([local(t) for t in found], max(mean, 1e-9))
+            for mine in gradients:
+                torch._foreach_div_([local(t) for t in mine], max(mean, 1e-9))
         return gradients, values
 
     def log(self, record: dict[str, float], *, quiet: bool = False) -> None:

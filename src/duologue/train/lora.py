@@ -40,7 +40,7 @@ class Adapters:
             raise TrainingError(f"the model has no layers called {', '.join(unknown)}")
         adapters = PeftConfig(
             r=config.rank,
-            lora_alpha=config.alpha,
+            lora_alpha=config.alpha,  # type: ignore[arg-type]  # used as a factor
             lora_dropout=config.dropout,
             target_modules=list(config.targets),
         )
