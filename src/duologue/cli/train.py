@@ -174,7 +174,9 @@ def _config(model: "CSMConfig", length: Length, learning: Learning, memory: Memo
     from duologue.train.loop import LoopConfig
     from duologue.train.lora import LoraConfig
 
-    rate = length.learning_rate or (_LORA_RATE if learning.lora else _FULL_RATE)
+    rate = length.learning_rate
+    if rate is None:
+        rate = _LORA_RATE if learning.lora else _FULL_RATE
     loop = LoopConfig(
         num_steps=length.steps,
         budget_minutes=length.minutes,
