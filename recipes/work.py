@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from duologue.checkpoints.whisper import bundled_whisper
-from duologue.data.corpus import PcmStore, Recording, read_manifests
+from duologue.data.corpus import PcmStore
 from duologue.data.prepare import PrepareConfig, prepare
 from duologue.data.shards import TurnStore
 from duologue.data.sources import Found, read_manifest_files
@@ -45,25 +45,24 @@ def manifests(corpus: Path, split: str) -> list[Path]:
     ]
 
 
-def recordings(work: Work, split: str = "train") -> list[Recording]:
+def recordings(work: Work, split: str = "train") -> Found:
     """The corpora's training conversations, or those held out; every folder with a manifest counts."""
-    found = [path for corpus in work.corpora for path in manifests(corpus, split)]
-    if not found:
+    listed = {corpus: manifests(corpus, split) for corpus in work.corpora}
+    if not any(listed.values()):
         names = ", ".join(map(str, work.corpora))
         raise TrainingError(f"no manifests of {split} recordings in {names}: give --corpus")
-    return read_manifests(found)
-
-
-def encode_split(work: Work, codec: str | None, split: str, report: Report) -> TurnStore:
-    """Step `turns` (or `turns_heldout`): the turns of all corpora as codes of a checkpoint's codec."""
-    recordings(work, split)  # says what is missing, before anything is encoded
-    folder = work.path("turns" if split == "train" else f"turns_{split}")
-    every = [read_manifest_files(corpus, manifests(corpus, split)) for corpus in work.corpora]
-    found = Found(
+    every = [read_manifest_files(corpus, files) for corpus, files in listed.items()]
+    return Found(
         "manifest",
         tuple(conversation for one in every for conversation in one.conversations),
         {name: reason for one in every for name, reason in one.left_out.items()},
     )
+
+
+def encode_split(work: Work, codec: str | None, split: str, report: Report) -> TurnStore:
+    """Step `turns` (or `turns_heldout`): the turns of all corpora as codes of a checkpoint's codec."""
+    found = recordings(work, split)
+    folder = work.path("turns" if split == "train" else f"turns_{split}")
     for progress in prepare(found, folder, PrepareConfig(codec=codec), cache=work.folder, workers=work.threads):
         report(f"turns: {progress.done} of {progress.total} shards encoded")
     return TurnStore(folder)
@@ -74,8 +73,10 @@ def decode_recordings(work: Work, sample_rate: int, report: Report) -> PcmStore:
     folder = work.path("pcm")
     if (folder / "index.json").exists():
         return PcmStore(folder)
-    store = PcmStore.build(folder, recordings(work), sample_rate, workers=work.threads)
-    for name, reason in store.skipped.items():
+    found = recordings(work)
+    parts = [part for conversation in found.conversations for part in conversation.parts]
+    store = PcmStore.build(folder, parts, sample_rate, workers=work.threads)
+    for name, reason in {**found.left_out, **store.skipped}.items():
         report(f"pcm: left out {name}: {reason}")
     return store
 

@@ -48,8 +48,8 @@ def parlor(minutes: float) -> CodecPlan:
     """For two cores: 1.6 s crops, bfloat16 where it is fast, `minutes` of computing for the three runs together."""
     loop = LoopConfig(
         num_steps=1_000_000,
-        learning_rate=3e-3,
-        muon_learning_rate=5e-3,
+        learning_rate=1e-3,
+        muon_learning_rate=1.5e-3,
         weight_decay=0.1,
         warmup_steps=60,
         budget_minutes=0.45 * minutes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import TypeVar
@@ -37,6 +38,7 @@ def make_codec(
     store: PcmStore,
     features: Path | None,
     *,
+    recogniser: Mapping[str, Tensor] | None = None,
     listener: Listener | None = None,
     world: World | None = None,
     is_watched: bool = False,
@@ -45,7 +47,8 @@ def make_codec(
 ) -> Mimi:
     """Steps `latent`, `codes` and `decoder`: trains, or resumes; gives the finished codec as it is shipped, in `model`.
 
-    Without `features` the semantic codebook is one more acoustic one. `listener` measures round trips on the way;
+    Without `features` the semantic codebook is one more acoustic one. `recogniser` holds the weights for the runs'
+    perception, without which they go without. `listener` measures round trips on the way;
     with `is_watched` each run writes for TensorBoard. `compiled` runs are faster after a minute or two.
     """
     finished = work.path("model")
@@ -71,6 +74,7 @@ def make_codec(
             folder,
             initial=codec,
             teacher=teacher,
+            recogniser=recogniser,
             evaluate=None if listener is None else listener.of_run(config, board),
             world=world,
             board=board,

@@ -1,4 +1,4 @@
-"""Manifests and the PCM store."""
+"""The PCM store, and the crops drawn from it."""
 
 import json
 import re
@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from duologue.audio import write_audio
-from duologue.data.corpus import PcmStore, read_manifests
+from duologue.data.corpus import PcmStore
 from duologue.data.crops import CropSampler, augment, low_pass
+from duologue.data.sources import Part, find_conversations
 from duologue.data.teacher import feature_statistics
 from duologue.errors import TrainingError
 
@@ -32,10 +33,13 @@ def write_corpus(folder: Path, seconds: tuple[float, ...] = (1.0, 2.0)) -> Path:
     return folder / "manifest-0.jsonl"
 
 
+def parts_of(manifest: Path) -> list[Part]:
+    return [part for conversation in find_conversations(manifest).conversations for part in conversation.parts]
+
+
 def test_manifest_and_store_round_trip(tmp_path: Path) -> None:
-    recordings = read_manifests([write_corpus(tmp_path)])
-    assert [recording.num_samples for recording in recordings] == [24_000, 48_000]
-    assert recordings[0].turns[0].text == "Hi."
+    recordings = parts_of(write_corpus(tmp_path))
+    assert [part.duration_s for part in recordings] == [1.0, 2.0]
     store = PcmStore.build(tmp_path / "pcm", recordings, RATE)
     assert len(store) == 2
     position = store.position(str(recordings[1].path))
@@ -48,7 +52,7 @@ def test_manifest_and_store_round_trip(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_left_out_and_listed(tmp_path: Path) -> None:
-    recordings = read_manifests([write_corpus(tmp_path)])
+    recordings = parts_of(write_corpus(tmp_path))
     recordings[0].path.write_bytes(b"not audio")
     store = PcmStore.build(tmp_path / "pcm", recordings, RATE)
     assert store.names == [str(recordings[1].path)]
@@ -61,11 +65,11 @@ def test_a_file_that_cannot_be_read_is_left_out_and_listed(tmp_path: Path) -> No
     [
         (torch.zeros(RATE), RATE, "only silence"),
         ((5 * torch.sin(torch.arange(RATE) * 0.02)).clamp(-1, 1), RATE, r"clipped: \d\d\.\d % of the samples"),
-        (0.1 * torch.sin(torch.arange(RATE) * 0.02), RATE // 2, r"lasts 2\.00 s where the manifest says 1\.00 s"),
+        (0.1 * torch.sin(torch.arange(RATE) * 0.02), RATE // 2, r"lasts 2\.00 s where its source says 1\.00 s"),
     ],
 )
 def test_a_file_that_would_teach_wrong_is_left_out(tmp_path: Path, pcm: torch.Tensor, rate: int, reason: str) -> None:
-    recordings = read_manifests([write_corpus(tmp_path)])
+    recordings = parts_of(write_corpus(tmp_path))
     write_audio(recordings[0].path, pcm, rate)
     store = PcmStore.build(tmp_path / "pcm", recordings, RATE)
     assert store.names == [str(recordings[1].path)]
@@ -74,21 +78,8 @@ def test_a_file_that_would_teach_wrong_is_left_out(tmp_path: Path, pcm: torch.Te
         PcmStore.build(tmp_path / "pcm", recordings[:1], RATE)
 
 
-@pytest.mark.parametrize("line", ["{", "[]", '{"file": "a.wav"}', '{"file": 1, "sample_rate": "x"}'])
-def test_a_bad_manifest_line_is_named(tmp_path: Path, line: str) -> None:
-    manifest = write_corpus(tmp_path)
-    manifest.write_text(manifest.read_text() + "\n" + line)
-    with pytest.raises(TrainingError, match=r"manifest-0\.jsonl:3"):
-        read_manifests([manifest])
-
-
-def test_no_manifest(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="cannot read"):
-        read_manifests([tmp_path / "manifest.jsonl"])
-
-
 def make_sampler(tmp_path: Path, **changes: object) -> CropSampler:
-    recordings = read_manifests([write_corpus(tmp_path)])
+    recordings = parts_of(write_corpus(tmp_path))
     store = PcmStore.build(tmp_path / "pcm", recordings, RATE)
     options = {"frame_size": 1920, "num_frames": 5, "batch_size": 4, "seed": 0} | changes
     return CropSampler(store, **options)  # type: ignore[arg-type]
@@ -166,7 +157,7 @@ def test_features_of_nothing(tmp_path: Path) -> None:
 
 
 def test_too_short_recordings_are_refused(tmp_path: Path) -> None:
-    recordings = read_manifests([write_corpus(tmp_path, seconds=(0.05, 0.02))])
+    recordings = parts_of(write_corpus(tmp_path, seconds=(0.05, 0.02)))
     store = PcmStore.build(tmp_path / "pcm", recordings, RATE)
     with pytest.raises(TrainingError, match="as long as one frame"):
         CropSampler(store, frame_size=1920, num_frames=5, batch_size=1, seed=0)

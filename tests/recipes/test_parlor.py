@@ -88,8 +88,8 @@ def test_turns_are_not_encoded_again(trained: tuple[Work, Path]) -> None:
 
 def test_held_out_recordings_stay_out(trained: tuple[Work, Path]) -> None:
     work, _ = trained
-    assert len(recordings(work)) == 3
-    assert [r.path.parent.name for r in recordings(work, "heldout")] == ["heldout"]
+    assert len(recordings(work).conversations) == 3
+    assert [Path(found.name).parent.name for found in recordings(work, "heldout").conversations] == ["heldout"]
 
 
 def test_losses_fall(trained: tuple[Work, Path]) -> None:

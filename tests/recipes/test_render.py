@@ -1,5 +1,6 @@
 """The renderer of more speech, with a synthesizer that buzzes: the manifest tells what is in the recording."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from duologue.audio import read_audio
-from duologue.data.corpus import read_manifests
+from duologue.data.sources import find_conversations
 from duologue.errors import TrainingError
 from recipes.parlor import render
 
@@ -53,17 +54,20 @@ def test_the_manifest_tells_where_each_turn_is(tmp_path: Path, seed: int) -> Non
     texts = ["one two three four five six", "one two three", "one two three four"]
     entry = render.render_piece(Buzz(), texts, tmp_path / "a.flac", (seed,))
     (tmp_path / "manifest-60.jsonl").write_text(json.dumps(entry))
-    (recording,) = read_manifests([tmp_path / "manifest-60.jsonl"])
-    pcm, rate = read_audio(recording.path, recording.sample_rate)
-    assert len(pcm) == recording.num_samples
-    assert [turn.text for turn in recording.turns] == texts
-    for turn, written in zip(recording.turns, entry["turns"], strict=True):
-        seconds = (turn.end - turn.start) / rate
+    ((recording,),) = [found.parts for found in find_conversations(tmp_path / "manifest-60.jsonl").conversations]
+    pcm, rate = read_audio(recording.path, entry["sample_rate"])
+    assert len(pcm) / rate == recording.duration_s
+    turns = recording.utterances
+    assert [turn.text for turn in turns] == texts
+    spans = [(round(turn.start_s * rate), round((turn.end_s or 0) * rate)) for turn in turns]
+    for turn, (start, end), written in zip(turns, spans, entry["turns"], strict=True):
+        seconds = (end - start) / rate
+        assert turn.text is not None
         spoken = 0.2 * len(turn.text.split()) / written["pace"]
         assert seconds == pytest.approx(spoken + 2 * render.MARGIN_MS / 1000, abs=0.05)
-        level = 20 * torch.log10(pcm[turn.start : turn.end].square().mean().sqrt())
+        level = 20 * torch.log10(pcm[start:end].square().mean().sqrt())
         assert float(level) == pytest.approx(render.LOUDNESS_DBFS, abs=1.0)
-    gaps = [next_.start - turn.end for turn, next_ in zip(recording.turns, recording.turns[1:], strict=False)]
+    gaps = [next_start - end for (_, end), (next_start, _) in itertools.pairwise(spans)]
     assert all(0.1 * rate <= gap <= 0.5 * rate for gap in gaps)
 
 

@@ -1,73 +1,23 @@
-"""Conversations on disk: a manifest of JSON lines beside the recordings, and their PCM in one memory-mapped store.
-
-A manifest line is `{"file", "sample_rate", "samples", "turns": [{"speaker", "voice", "text", "start", "end"}]}` with
-`start` and `end` in samples at `sample_rate`; other fields are kept out.
-"""
+"""The samples of a corpus, decoded once, in one memory-mapped store that crops are drawn from."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from duologue.audio import read_audio
+from duologue.data.sources import Part
 from duologue.errors import AudioError, TrainingError
 
 _LENGTH_TOLERANCE_S = 0.1
 _SILENT_PEAK = 10 ** (-60 / 20)
 _FULL_SCALE = 0.999
 _CLIPPED_SHARE = 0.01
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One spoken turn; `start` and `end` are samples of the recording."""
-
-    speaker: int
-    voice: str
-    text: str
-    start: int
-    end: int
-
-
-@dataclass(frozen=True)
-class Recording:
-    """One conversation: its file, its length in samples at `sample_rate`, its turns in order."""
-
-    path: Path
-    sample_rate: int
-    num_samples: int
-    turns: tuple[Turn, ...]
-
-
-def read_manifests(manifests: Iterable[Path]) -> list[Recording]:
-    """All recordings of the manifests, in order; raises `TrainingError` with file and line for what does not parse."""
-    recordings = []
-    for manifest in manifests:
-        try:
-            lines = manifest.read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise TrainingError(f"cannot read the manifest {manifest}: {error.strerror}") from error
-        for number, line in enumerate(lines, start=1):
-            try:
-                entry = json.loads(line)
-                turns = tuple(
-                    Turn(int(t["speaker"]), str(t["voice"]), str(t["text"]), int(t["start"]), int(t["end"]))
-                    for t in entry["turns"]
-                )
-                recordings.append(
-                    Recording(manifest.parent / entry["file"], int(entry["sample_rate"]), int(entry["samples"]), turns)
-                )
-            except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-                raise TrainingError(f"{manifest}:{number}: not a manifest line ({error!r})") from error
-    if not recordings:
-        raise TrainingError("the manifests hold no recordings: nothing to train on")
-    return recordings
 
 
 class PcmStore:
@@ -107,10 +57,10 @@ class PcmStore:
         return np.pad(piece, (0, stop - start - len(piece)))
 
     @classmethod
-    def build(cls, folder: Path, recordings: Sequence[Recording], sample_rate: int, *, workers: int = 2) -> PcmStore:
+    def build(cls, folder: Path, recordings: Sequence[Part], sample_rate: int, *, workers: int = 2) -> PcmStore:
         """Decodes recordings into a store, at `sample_rate`.
 
-        One that cannot be read, is silent, clipped, or not as long as its manifest says is left out, with the reason
+        One that cannot be read, is silent, clipped, or not as long as its source says is left out, with the reason
         in `skipped`. Raises `TrainingError` where none is left.
         """
         folder.mkdir(parents=True, exist_ok=True)
@@ -138,16 +88,16 @@ class PcmStore:
         return cls(folder)
 
 
-def _decode(recording: Recording, sample_rate: int) -> npt.NDArray[np.int16] | str:
+def _decode(recording: Part, sample_rate: int) -> npt.NDArray[np.int16] | str:
     """The samples, or why they are not used."""
     try:
         pcm, _ = read_audio(recording.path, sample_rate)
     except AudioError as error:
         return str(error)
     samples = pcm.numpy()
-    said, found = recording.num_samples / recording.sample_rate, len(samples) / sample_rate
-    if abs(said - found) > _LENGTH_TOLERANCE_S:
-        return f"lasts {found:.2f} s where the manifest says {said:.2f} s: one of the two has the wrong sample rate"
+    said, found = recording.duration_s, len(samples) / sample_rate
+    if said is not None and abs(said - found) > _LENGTH_TOLERANCE_S:
+        return f"lasts {found:.2f} s where its source says {said:.2f} s: one of the two has the wrong sample rate"
     peak = float(np.abs(samples).max(initial=0.0))
     if peak < _SILENT_PEAK:
         return "only silence"

@@ -47,11 +47,15 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Part:
-    """A recording, with its turns where they are known; without, they are to be found."""
+    """A recording, with its turns where they are known; without, they are to be found.
+
+    `duration_s` is how long its source says it lasts.
+    """
 
     path: Path
     name: str
     utterances: tuple[Utterance, ...] = ()
+    duration_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,9 @@ def read_manifest_files(folder: Path, manifests: Iterable[Path]) -> Found:
                         for t in entry["turns"]
                     )
                     path = manifest.parent / entry["file"]
-                yield Conversation(_name(folder, path), (Part(path, _name(folder, path), utterances),))
+                    duration_s = int(entry["samples"]) / rate if "samples" in entry else None
+                name = _name(folder, path)
+                yield Conversation(name, (Part(path, name, utterances, duration_s),))
 
     return _checked("manifest", conversations())
 

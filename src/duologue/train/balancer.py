@@ -30,8 +30,11 @@ class Balancer(nn.Module):
     def forward(self, reference: Tensor, losses: Mapping[str, Tensor], output: Tensor) -> Tensor:
         """A scalar of the value of `reference` whose gradient for `output` is the balanced sum of all gradients.
 
-        The running norms follow where the module is in training mode. The graphs of the losses are kept.
+        The running norms follow where the module is in training mode. The graphs of the losses are kept. Where no
+        gradients are recorded there is only the value.
         """
+        if not torch.is_grad_enabled():
+            return reference
         terms = [reference, *(losses[name] for name in self.weights)]
         gradients = [torch.autograd.grad(term, output, retain_graph=True)[0].float() for term in terms]
         if self.training:

@@ -17,7 +17,7 @@ The semantic codebook learns from its teacher in the first two; without a teache
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +39,7 @@ from duologue.train.loop import LoopConfig, TrainingLoop
 from duologue.train.optimizers import Rival
 from duologue.train.reconstruction import DISCRIMINATION, Reconstruction, ReconstructionConfig
 from duologue.train.semantic import SemanticConfig, SemanticTeacher
+from duologue.train.start import StartConfig, start_codec
 
 _DECODING = ("decoder", "upsample", "quantizer.semantic.output_proj", "quantizer.acoustic.output_proj")
 # A codebook of which less than this share is in use has collapsed.
@@ -57,7 +58,7 @@ class QuantizerConfig(JsonConfig):
     start the codebooks; with 0 they go on as they are.
     """
 
-    noise: float = 0.4
+    noise: float = 0.3
     scale_weight: float = 0.1
     commitment_weight: float = 0.25
     bypass: float = 0.5
@@ -70,10 +71,14 @@ class QuantizerConfig(JsonConfig):
 
 @dataclass(frozen=True)
 class CodecTrainConfig(JsonConfig):
-    """One run: what learns, what stands between encoder and decoder, and how the terms are weighed."""
+    """One run: what learns, what stands between encoder and decoder, and how the terms are weighed.
+
+    `start` is for a run that starts from nothing.
+    """
 
     model: MimiConfig
     loop: LoopConfig
+    start: StartConfig = field(default_factory=StartConfig)
     learn: Literal["all", "decoder"] = "all"
     bottleneck: Literal["noise", "codes"] = "codes"
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
@@ -105,10 +110,13 @@ class CodecTraining(nn.Module):
         codec: Mimi,
         *,
         teacher: SemanticTeacher | None = None,
+        recogniser: Mapping[str, Tensor] | None = None,
         world: World | None = None,
         compiled: bool = False,
     ) -> None:
         """`codec` and `teacher` are trained in place; a decoder's run has no use for a teacher.
+
+        `recogniser` holds the weights for `reconstruction.perception` (see `read_ctranslate2`).
 
         `compiled` runs encoder and decoder through torch's compiler, which takes a minute or two before the first step.
         """
@@ -118,7 +126,7 @@ class CodecTraining(nn.Module):
         self.decode: Callable[[Tensor], Tensor] = codec.decode_latent
         if compiled:
             self.encode, self.decode = (torch.compile(work, dynamic=False) for work in (self.encode, self.decode))
-        self.reconstruction = Reconstruction(config.reconstruction, codec.sample_rate)
+        self.reconstruction = Reconstruction(config.reconstruction, codec.sample_rate, recogniser=recogniser)
         self.semantic = teacher if config.learn == "all" else None
         self.shares = nn.ModuleDict()
         if self.semantic is not None:
@@ -316,6 +324,7 @@ def train_codec(
     *,
     initial: Mimi | None = None,
     teacher: SemanticTeacher | None = None,
+    recogniser: Mapping[str, Tensor] | None = None,
     evaluate: Callable[[Mimi, int], dict[str, float]] | None = None,
     world: World | None = None,
     board: Board | None = None,
@@ -325,9 +334,9 @@ def train_codec(
     """Trains, or resumes what `folder` holds, and returns the codec with its averaged weights.
 
     Starts from `initial`, which is left as it is, or from random weights. `teacher` is trained along, in place: the
-    next run goes on with it. `batches(index)` gives the batch of a step and must depend on nothing but `index` and the
-    process; `evaluate(codec, step)` returns named figures for the log. For `compiled` see `CodecTraining`. Warns of
-    codebooks that have collapsed. Raises `TrainingError`.
+    next run goes on with it. `recogniser` holds the weights for `reconstruction.perception`. `batches(index)` gives the
+    batch of a step and must depend on nothing but `index` and the process; `evaluate(codec, step)` returns figures
+    for the log. For `compiled` see `CodecTraining`. Warns of codebooks that have collapsed. Raises `TrainingError`.
     """
     if initial is not None and initial.config != config.model:
         raise TrainingError("the codec to start from is not of the configured model")
@@ -337,7 +346,7 @@ def train_codec(
     codec = Mimi(config.model) if initial is None else deepcopy(initial)
     if initial is None:
         initialise(codec)
-    training = CodecTraining(config, codec, teacher=teacher, world=world, compiled=compiled)
+    training = CodecTraining(config, codec, teacher=teacher, recogniser=recogniser, world=world, compiled=compiled)
     loop = TrainingLoop(
         config.loop,
         training,
@@ -350,8 +359,13 @@ def train_codec(
         board=board,
     )
     is_quantizing = config.learn == "all" and config.bottleneck == "codes"
-    if not loop.resume() and is_quantizing and config.quantizer.kmeans_points:
-        training.start_codebooks(batches, seed=config.loop.seed)
+    if not loop.resume():
+        if initial is None and config.start.batches:
+            pcm = torch.cat([batches(index).pcm for index in range(config.start.batches)])
+            start_codec(codec, pcm, config.start.band_hz, seed=config.loop.seed)
+            loop.restart_average()
+        if is_quantizing and config.quantizer.kmeans_points:
+            training.start_codebooks(batches, seed=config.loop.seed)
 
     def measure(index: int) -> dict[str, float]:
         in_use = {number: perplexity(codebook.cluster_usage) for number, codebook in _learning(training).items()}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from duologue.config import JsonConfig
+from duologue.errors import TrainingError
 from duologue.train.adversary import Adversary, AdversaryConfig
 from duologue.train.balancer import Balancer
-from duologue.train.spectral import MultiScaleMel, MultiScaleSTFT
+from duologue.train.perception import Perception, PerceptionConfig
+from duologue.train.spectral import LowBand, MultiScaleMel, MultiScaleSTFT
 
 # What the loss of the discriminators is called among the losses of a step: `TrainingLoop` descends it apart.
 DISCRIMINATION = "discrimination"
@@ -21,49 +24,66 @@ class ReconstructionConfig(JsonConfig):
 
     `floor_db` is the level, in dB of full scale (see `spectral`), below which sounds are as good as silence.
 
-    The weights of `adversary` are sizes of its gradients, in those of all other terms together (see `balancer`).
+    `band_weight`, for the waveform below `band_hz`, and the weights of `perception` and `adversary` are sizes of
+    gradients, in that of the spectral terms together (see `balancer`).
     """
 
     mel_scales: tuple[int, ...] = (256, 512, 1024, 2048)
-    mel_bins: tuple[int, ...] = (20, 40, 80, 120)
+    mel_bins: tuple[int, ...] = (20, 40, 80, 240)
     mel_weight: float = 15.0
     floor_db: float = -66.0
     stft_scales: tuple[int, ...] = ()
     stft_weight: float = 1.0
-    waveform_weight: float = 0.5
+    band_hz: float = 500.0
+    band_weight: float = 1.0
+    perception: PerceptionConfig | None = None
     adversary: AdversaryConfig | None = None
 
 
 class Reconstruction(nn.Module):
     """The losses of a pair of waveforms. The discriminators live in `adversary`; nothing else here learns."""
 
-    def __init__(self, config: ReconstructionConfig, sample_rate: int) -> None:
+    def __init__(
+        self, config: ReconstructionConfig, sample_rate: int, *, recogniser: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """`recogniser` holds the weights that `perception` needs (see `read_ctranslate2`)."""
         super().__init__()
         self.config = config
         scales = tuple(zip(config.mel_scales, config.mel_bins, strict=True))
         self.mel = MultiScaleMel(sample_rate, scales, floor_db=config.floor_db)
         self.stft = MultiScaleSTFT(config.stft_scales, floor_db=config.floor_db)
+        self.band = LowBand(sample_rate, config.band_hz)
+        self.perception: Perception | None = None
         self.adversary: Adversary | None = None
+        balanced = {"band": config.band_weight}
+        if config.perception is not None:
+            if recogniser is None:
+                raise TrainingError("perception needs a recogniser: give its weights, or set it to null")
+            self.perception = Perception(config.perception, recogniser, sample_rate, config.floor_db)
+            balanced["perception"] = config.perception.weight
         if config.adversary is not None:
             self.adversary = Adversary(config.adversary)
-            self.balancer = Balancer(
-                {"adversarial": config.adversary.adversarial_weight, "features": config.adversary.feature_weight}
-            )
+            balanced |= {
+                "adversarial": config.adversary.adversarial_weight,
+                "features": config.adversary.feature_weight,
+            }
+        self.balancer = Balancer(balanced)
 
     def forward(self, made: Tensor, true: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to descend for `made [B, 1, S]` against `true [B, 1, S]`, and all terms by name, for the log.
 
-        With an adversary the terms contain `DISCRIMINATION`, and gradients must be enabled.
+        With an adversary the terms contain `DISCRIMINATION`.
         """
         config = self.config
-        terms = {"mel": self.mel(made[:, 0], true[:, 0]), "waveform": (made.float() - true).abs().mean()}
-        loss = config.mel_weight * terms["mel"] + config.waveform_weight * terms["waveform"]
+        terms = {"mel": self.mel(made[:, 0], true[:, 0]), "band": self.band(made[:, 0], true[:, 0])}
+        loss = config.mel_weight * terms["mel"]
         if config.stft_scales:
             terms["stft"] = self.stft(made[:, 0], true[:, 0])
             loss = loss + config.stft_weight * terms["stft"]
+        if self.perception is not None:
+            terms["perception"] = self.perception(made[:, 0], true[:, 0])
         if self.adversary is not None:
             verdict = self.adversary(made, true)
             terms |= {"adversarial": verdict.adversarial, "features": verdict.features}
-            loss = self.balancer(loss, terms, made)
             terms[DISCRIMINATION] = verdict.discrimination
-        return loss, terms
+        return self.balancer(loss, terms, made), terms
