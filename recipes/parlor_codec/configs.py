@@ -10,6 +10,7 @@ from duologue.train.adversary import AdversaryConfig
 from duologue.train.codec import CodecTrainConfig, QuantizerConfig
 from duologue.train.loop import LoopConfig
 from duologue.train.reconstruction import ReconstructionConfig
+from duologue.train.start import StartConfig
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def mimi(minutes: float) -> CodecPlan:
     judges = AdversaryConfig(windows=(2048, 1024, 512, 256, 128), filters=32)
     return replace(
         plan,
-        latent=grown(plan.latent),
+        latent=replace(grown(plan.latent), start=StartConfig(batches=8)),
         codes=grown(plan.codes),
         decoder=grown(plan.decoder, judges),
         crop_frames=50,

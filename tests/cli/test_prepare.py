@@ -39,6 +39,15 @@ def test_a_program_reads_json(run: Run, tiny: Path, tmp_path: Path) -> None:
     assert (figures["turns"], figures["left_out"]) == (2, {"unreadable": 1})
 
 
+def test_filters_are_options(run: Run, tiny: Path, tmp_path: Path) -> None:
+    source = recordings(tmp_path / "in")
+    (source / "0.txt").write_text("Hello there.")
+    for options, kept in ((["--max-rate", 10], "0.wav"), (["--min-rate", 10], "1.wav")):
+        out = tmp_path / str(options[0])
+        assert run("prepare", source, out, "--model", tiny, *options).exit_code == 0
+        assert TurnStore(out).names == [kept]
+
+
 def test_bad_input_ends_with_one_line(run: Run, tiny: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -1,5 +1,6 @@
 """The three runs of a codec, at toy size: what each teaches, what it leaves alone, and exact resume."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -19,6 +20,7 @@ from duologue.train.loop import LoopConfig
 from duologue.train.reconstruction import ReconstructionConfig
 from duologue.train.semantic import SemanticTeacher
 from duologue.train.spectral import LowBand
+from duologue.train.start import StartConfig
 
 ADVERSARY = AdversaryConfig(windows=(512,), filters=4, learning_rate=3e-3)
 
@@ -49,7 +51,9 @@ def make_config(model: MimiConfig, num_steps: int = 30, **changes: object) -> Co
         log_every=2,
         evaluate_every=5,
     )
-    config = CodecTrainConfig(model=model, loop=loop, quantizer=QuantizerConfig(kmeans_points=64))
+    config = CodecTrainConfig(
+        model=model, loop=loop, start=StartConfig(batches=8), quantizer=QuantizerConfig(kmeans_points=64)
+    )
     return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
 
 
@@ -136,6 +140,11 @@ def test_resume_with_another_configuration_is_refused(codec: Mimi, tmp_path: Pat
     changed = make_config(codec.config, 2, quantizer=QuantizerConfig(kmeans_points=64, dropout=0.7))
     with pytest.raises(TrainingError, match=r"config\.quantizer\.dropout was 0\.3, is 0\.7"):
         train_codec(changed, batch_of, tmp_path, initial=codec, quiet=True)
+    other = copy.deepcopy(codec)
+    with torch.no_grad():
+        next(other.parameters()).add_(1e-3)
+    with pytest.raises(TrainingError, match="starting_weights was"):
+        train_codec(make_config(codec.config, 2), batch_of, tmp_path, initial=other, quiet=True)
 
 
 def test_a_collapsed_codebook_is_warned_of_by_its_number(codec: Mimi, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from duologue.errors import TrainingError
 from duologue.train.loop import WEIGHT, LoopConfig, TrainingLoop
+from duologue.train.optimizers import Player, Rates
 
 
 def make_loop(folder: Path, **changes: object) -> TrainingLoop:
@@ -159,6 +160,15 @@ def test_rates_may_differ_by_parameter(tmp_path: Path) -> None:
     (plain, same), (first, second) = moved(1.0), moved(0.1)
     assert first == pytest.approx(plain)
     assert second == pytest.approx(0.1 * same, rel=1e-3)
+
+
+def test_weights_decay_alike_whatever_their_rates() -> None:
+    parameters = {name: nn.Parameter(torch.ones(2, 2)) for name in ("plain", "fast", "slow")}
+    rates = Rates(0.01, weight_decay=0.5)
+    player = Player("loss", parameters, rates, factors={"fast": 20.0, "slow": 0.05})
+    player.step([torch.zeros(2, 2)] * 3, 1.0, 1.0)
+    for parameter in parameters.values():
+        torch.testing.assert_close(parameter.detach(), torch.full((2, 2), 1 - 0.01 * 0.5))
 
 
 def test_resume_refuses_another_configuration(tmp_path: Path) -> None:

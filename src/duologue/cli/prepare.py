@@ -64,6 +64,23 @@ class Filters:
 
     min_seconds: Annotated[float, typer.Option(min=0.08, help="Shorter turns go.", rich_help_panel=_FILTERS)] = 0.5
     max_seconds: Annotated[float, typer.Option(min=1.0, help="Longer turns go.", rich_help_panel=_FILTERS)] = 30.0
+    min_rate: Annotated[
+        float,
+        typer.Option(min=0.0, help="Slower turns go: letters and digits a second.", rich_help_panel=_FILTERS),
+    ] = 3.0
+    max_rate: Annotated[
+        float,
+        typer.Option(min=0.1, help="Faster turns go: letters and digits a second.", rich_help_panel=_FILTERS),
+    ] = 30.0
+    max_clipped: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Turns with a larger share of their samples at full scale go.",
+            rich_help_panel=_FILTERS,
+        ),
+    ] = 0.01
     min_confidence: Annotated[
         float,
         typer.Option(max=0.0, help="Recognised turns with a lower mean log-probability go.", rich_help_panel=_FILTERS),
@@ -151,6 +168,9 @@ def prepare(
             max_pause_s=finding.max_pause,
             min_s=filters.min_seconds,
             max_s=filters.max_seconds,
+            min_rate=filters.min_rate,
+            max_rate=filters.max_rate,
+            max_clipped=filters.max_clipped,
             min_confidence=filters.min_confidence,
             max_disagreement=filters.max_disagreement,
             loudness_db=None if filters.keep_loudness else filters.loudness,

@@ -35,7 +35,7 @@ from duologue.train.balancer import GradientShare
 from duologue.train.board import Board
 from duologue.train.codebooks import perplexity, start_codebook, update_codebook
 from duologue.train.distributed import World
-from duologue.train.loop import LoopConfig, TrainingLoop
+from duologue.train.loop import LoopConfig, TrainingLoop, weights_digest
 from duologue.train.optimizers import Rival
 from duologue.train.reconstruction import DISCRIMINATION, Reconstruction, ReconstructionConfig
 from duologue.train.semantic import SemanticConfig, SemanticTeacher
@@ -351,7 +351,11 @@ def train_codec(
         config.loop,
         training,
         folder,
-        description={"config": config.to_dict(), "num_units": 0 if teacher is None else teacher.num_units},
+        description={
+            "config": config.to_dict(),
+            "num_units": 0 if teacher is None else teacher.num_units,
+            "starting_weights": weights_digest(None if initial is None else initial.state_dict()),
+        },
         hidden_matrices=hidden_matrices(codec, prefix="codec."),
         rate_factors=rate_factors(codec, prefix="codec."),
         rivals=training.rivals,

@@ -25,7 +25,7 @@ from duologue.model.loss import csm_loss
 from duologue.train.alignment import alignment_loss, probing
 from duologue.train.board import Board
 from duologue.train.distributed import World, whole
-from duologue.train.loop import WEIGHT, LoopConfig, TrainingLoop
+from duologue.train.loop import WEIGHT, LoopConfig, TrainingLoop, weights_digest
 from duologue.train.lora import Adapters, LoraConfig
 
 
@@ -191,7 +191,7 @@ def train_csm(
         config.loop,
         training,
         folder,
-        description={"config": config.to_dict()},
+        description={"config": config.to_dict(), "starting_weights": weights_digest(initial)},
         hidden_matrices=hidden_matrices(model, prefix="model."),
         world=world,
         board=board,

@@ -6,6 +6,7 @@ as one that was not. Checkpoints are safetensors and JSON, written whole or not 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -334,6 +335,17 @@ class TrainingLoop:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+def weights_digest(weights: Mapping[str, Tensor] | None) -> str | None:
+    """What tells weights to start from apart, for a run's `description`."""
+    if weights is None:
+        return None
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 class _Means:

@@ -48,15 +48,16 @@ class Player:
     ) -> None:
         """`hidden` names the matrices that Muon trains where `rates.muon` is not 0.
 
-        `factors` multiply AdamW's rate, by the name of the parameter.
+        `factors` multiply AdamW's rate, by the name of the parameter; its weights decay as all do.
         """
         self.loss, self.parameters, self.world = loss, dict(parameters), world or World()
         muons = set(hidden) & set(parameters) if rates.muon else set()
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in parameters.items():
             if name not in muons:
-                decay = rates.weight_decay if parameter.dim() >= 2 else 0.0
-                groups.setdefault((rates.adamw * (factors or {}).get(name, 1.0), decay), []).append(parameter)
+                factor = (factors or {}).get(name, 1.0)
+                decay = rates.weight_decay / factor if parameter.dim() >= 2 else 0.0
+                groups.setdefault((rates.adamw * factor, decay), []).append(parameter)
         adamw = torch.optim.AdamW(
             [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()],
             betas=rates.betas,
