@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass
@@ -195,11 +196,29 @@ class CSMConfig(JsonConfig):
 
 
 @dataclass(frozen=True)
+class HarmonicConfig(JsonConfig):
+    """A decoder of harmonics plus noise (see `duologue.codec.harmonic`).
+
+    `ratios` lead from the rate of the transformers to that of the controls, halving `num_channels` each; `num_bands` are
+    the places of an envelope, `num_pitches` the bins from `lowest_hz` to `highest_hz`; `fft_size` bounds the filters.
+    """
+
+    num_channels: int = 512
+    ratios: tuple[int, ...] = (2, 4)
+    num_bands: int = 80
+    num_pitches: int = 96
+    lowest_hz: float = 50.0
+    highest_hz: float = 550.0
+    fft_size: int = 1024
+
+
+@dataclass(frozen=True)
 class MimiConfig(JsonConfig):
     """Mimi: SEANet encoder and decoder, a transformer on either side, and a split residual vector quantizer.
 
     `ratios` are the decoder's upsampling factors, coarse to fine; the encoder uses them in reverse. `transformer`
-    runs at `sample_rate / prod(ratios)`; one more factor of `resample_stride` leads to the frame rate.
+    runs at `sample_rate / prod(ratios)`; one more factor of `resample_stride` leads to the frame rate. With `harmonic`
+    another decoder stands in SEANet's place.
     """
 
     transformer: TransformerConfig
@@ -215,6 +234,7 @@ class MimiConfig(JsonConfig):
     num_codebooks: int = 32
     codebook_size: int = 2048
     codebook_dim: int = 256
+    harmonic: HarmonicConfig | None = None
 
     def __post_init__(self) -> None:
         _require(self.num_codebooks >= 2, f"num_codebooks must be at least 2, not {self.num_codebooks}")
@@ -222,6 +242,11 @@ class MimiConfig(JsonConfig):
             self.transformer.dim == self.dim,
             f"MimiConfig.dim {self.dim} differs from its transformer's dim {self.transformer.dim}",
         )
+        if self.harmonic is not None:
+            _require(
+                self.hop % math.prod(self.harmonic.ratios) == 0,
+                f"HarmonicConfig.ratios {self.harmonic.ratios} do not divide the hop of {self.hop} samples",
+            )
 
     @property
     def hop(self) -> int:

@@ -28,7 +28,8 @@ def make_config(codec: Mimi, kind: str) -> CodecTrainConfig:
     quantizer = QuantizerConfig(kmeans_points=0, commitment_weight=0.0, bypass=0.0, dropout=0.0, revive_below=0.0)
     if kind == "codes":
         return CodecTrainConfig(model=codec.config, loop=loop, quantizer=quantizer)
-    # Running norms of gradients differ between a batch and its halves: nothing here may depend on them.
+    # The distance of features is relative to their size in a batch, which differs a little between halves; and the
+    # two sides of the game make the smallest difference grow.
     judges = AdversaryConfig(windows=(256,), filters=4, adversarial_weight=0.0, feature_weight=0.0)
     reconstruction = ReconstructionConfig(adversary=judges)
     return CodecTrainConfig(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from duologue.codec.harmonic import HarmonicDecoder, HarmonicState
 from duologue.codec.quantizer import SplitRVQ
 from duologue.codec.seanet import SEANetDecoder, SEANetDecoderState, SEANetEncoder, SEANetEncoderState
 from duologue.config import MimiConfig
@@ -39,7 +40,7 @@ class MimiDecoderState(State):
 
     upsample: ConvTransposeState
     transformer: TransformerState
-    seanet: SEANetDecoderState
+    decoder: SEANetDecoderState | HarmonicState
 
 
 class Mimi(nn.Module):
@@ -59,7 +60,7 @@ class Mimi(nn.Module):
             config.dim, config.dim, 2 * stride, stride=stride, groups=config.dim, bias=False
         )
         self.decoder_transformer = Transformer(config.transformer)
-        self.decoder = SEANetDecoder(config)
+        self.decoder = SEANetDecoder(config) if config.harmonic is None else HarmonicDecoder(config)
 
     @property
     def sample_rate(self) -> int:
@@ -155,6 +156,10 @@ class Mimi(nn.Module):
 
     def decode_latent(self, latent: Tensor, state: MimiDecoderState | None = None) -> Tensor:
         """`[B, T, D] -> [B, 1, T * frame_size]` from what the quantizer gives; differentiable without a state."""
-        hidden = self.upsample(latent.transpose(1, 2), state and state.upsample)  # [B, D, T * stride]
+        return self.decoder(self.decode_hidden(latent, state), state and state.decoder)  # type: ignore[no-any-return]
+
+    def decode_hidden(self, latent: Tensor, state: MimiDecoderState | None = None) -> Tensor:
+        """`[B, T, D] -> [B, D, T * stride]`: what the decoder proper is given."""
+        hidden = self.upsample(latent.transpose(1, 2), state and state.upsample)
         hidden = self.decoder_transformer(hidden.transpose(1, 2), state and state.transformer)
-        return self.decoder(hidden.transpose(1, 2), state and state.seanet)  # type: ignore[no-any-return]
+        return hidden.transpose(1, 2)  # type: ignore[no-any-return]

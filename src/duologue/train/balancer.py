@@ -6,10 +6,12 @@ loss keeps its gradient, and the others are measured by it: what else the model 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from duologue.train.distributed import World
 
 _MEMORY = 0.99
 
@@ -20,10 +22,10 @@ class Balancer(nn.Module):
     norms: Tensor
     seen: Tensor
 
-    def __init__(self, weights: Mapping[str, float]) -> None:
-        """`weights` by the name of the loss."""
+    def __init__(self, weights: Mapping[str, float], *, world: World | None = None) -> None:
+        """`weights` by the name of the loss; `world` holds the processes that share each batch."""
         super().__init__()
-        self.weights = dict(weights)
+        self.weights, self.world = dict(weights), world or World()
         self.register_buffer("norms", torch.zeros(len(weights) + 1))
         self.register_buffer("seen", torch.zeros(()))
 
@@ -39,7 +41,7 @@ class Balancer(nn.Module):
         gradients = [torch.autograd.grad(term, output, retain_graph=True)[0].float() for term in terms]
         if self.training:
             self.seen.lerp_(torch.ones_like(self.seen), 1 - _MEMORY)
-            self.norms.lerp_(torch.stack([gradient.norm() for gradient in gradients]), 1 - _MEMORY)
+            self.norms.lerp_(_norms(gradients, self.world), 1 - _MEMORY)
         means = self.norms / self.seen.clamp(min=1e-12)  # no bias towards the zeros of the start
         scales = means[:1] / means[1:].clamp(min=1e-12) * torch.tensor(list(self.weights.values())).to(means)
         total = gradients[0] + sum(scale * gradient for scale, gradient in zip(scales, gradients[1:], strict=True))
@@ -57,9 +59,9 @@ class GradientShare(nn.Module):
     norm: Tensor
     seen: Tensor
 
-    def __init__(self, weight: float) -> None:
+    def __init__(self, weight: float, *, world: World | None = None) -> None:
         super().__init__()
-        self.weight = weight
+        self.weight, self.world = weight, world or World()
         self.register_buffer("norm", torch.zeros(()))
         self.register_buffer("seen", torch.zeros(()))
 
@@ -73,5 +75,11 @@ class GradientShare(nn.Module):
 
     def _scaled(self, gradient: Tensor) -> Tensor:
         self.seen.lerp_(torch.ones_like(self.seen), 1 - _MEMORY)
-        self.norm.lerp_(gradient.float().norm(), 1 - _MEMORY)
+        self.norm.lerp_(_norms([gradient.float()], self.world)[0], 1 - _MEMORY)
         return gradient * (self.weight * self.seen / self.norm.clamp(min=1e-12)).to(gradient.dtype)
+
+
+def _norms(gradients: Sequence[Tensor], world: World) -> Tensor:
+    """Of each gradient of the whole batch, of which this process has a share: that of a mean over the share alone."""
+    squares = world.total(torch.stack([gradient.square().sum() for gradient in gradients]))
+    return squares.sqrt() / world.size

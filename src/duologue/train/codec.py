@@ -16,6 +16,7 @@ The semantic codebook learns from its teacher in the first two; without a teache
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -26,6 +27,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from duologue.codec.harmonic import HarmonicDecoder
 from duologue.codec.mimi import Mimi
 from duologue.codec.quantizer import Codebook, Quantized, ResidualVQ
 from duologue.config import JsonConfig, MimiConfig
@@ -37,6 +39,7 @@ from duologue.train.codebooks import perplexity, start_codebook, update_codebook
 from duologue.train.distributed import World
 from duologue.train.loop import LoopConfig, TrainingLoop, weights_digest
 from duologue.train.optimizers import Rival
+from duologue.train.pitch import pitch_loss, track_pitch
 from duologue.train.reconstruction import DISCRIMINATION, Reconstruction, ReconstructionConfig
 from duologue.train.semantic import SemanticConfig, SemanticTeacher
 from duologue.train.start import StartConfig, start_codec
@@ -84,6 +87,7 @@ class CodecTrainConfig(JsonConfig):
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
     reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
     semantic: SemanticConfig = field(default_factory=SemanticConfig)
+    pitch_weight: float = 1.0
 
     def __post_init__(self) -> None:
         if self.learn == "decoder" and self.bottleneck == "noise":
@@ -126,11 +130,14 @@ class CodecTraining(nn.Module):
         self.decode: Callable[[Tensor], Tensor] = codec.decode_latent
         if compiled:
             self.encode, self.decode = (torch.compile(work, dynamic=False) for work in (self.encode, self.decode))
-        self.reconstruction = Reconstruction(config.reconstruction, codec.sample_rate, recogniser=recogniser)
+        self.reconstruction = Reconstruction(
+            config.reconstruction, codec.sample_rate, recogniser=recogniser, world=self.world
+        )
         self.semantic = teacher if config.learn == "all" else None
         self.shares = nn.ModuleDict()
         if self.semantic is not None:
-            self.shares = nn.ModuleDict({"words": GradientShare(config.semantic.share), "sound": GradientShare(1.0)})
+            weights = {"words": config.semantic.share, "sound": 1.0}
+            self.shares = nn.ModuleDict({name: GradientShare(size, world=world) for name, size in weights.items()})
         if config.learn == "decoder":
             for name, parameter in codec.named_parameters():
                 parameter.requires_grad_(name.startswith(_DECODING))
@@ -163,9 +170,24 @@ class CodecTraining(nn.Module):
             bottleneck = self._noise if config.bottleneck == "noise" else self._quantize
             acoustic, cost = bottleneck(seen, progress, terms)
             decoded, loss = semantic + acoustic, loss + cost
-        distance, parts = self.reconstruction(self.decode(decoded), batch.pcm)
+        if isinstance(self.codec.decoder, HarmonicDecoder):
+            made, terms["pitch"] = self._sing(self.codec.decoder, decoded, batch.pcm)
+            loss = loss + config.pitch_weight * terms["pitch"]
+        else:
+            made = self.decode(decoded)
+        distance, parts = self.reconstruction(made, batch.pcm)
         losses: dict[str, Tensor] = {"loss": loss + distance} | terms | parts
         return losses
+
+    def _sing(self, decoder: HarmonicDecoder, decoded: Tensor, pcm: Tensor) -> tuple[Tensor, Tensor]:
+        """What a decoder of harmonics makes at the recording's own pitch, and how far its own is, in nats."""
+        controls = decoder.controls(self.codec.decode_hidden(decoded))
+        centres = decoder.tables(pcm.device).pitches
+        pitch, is_voiced = track_pitch(pcm[:, 0], self.codec.sample_rate, centres, decoder.step)
+        loss = pitch_loss(controls.pitch, pitch, is_voiced, centres)
+        with torch.autocast(pcm.device.type, enabled=False):
+            made = decoder.synthesize(controls, torch.where(is_voiced, pitch, decoder.pitch(controls.pitch)))
+        return made, loss
 
     def _semantic(
         self, latent: Tensor, teacher: Tensor, progress: float, terms: dict[str, Tensor]
@@ -290,7 +312,10 @@ def initialise(codec: Mimi) -> None:
         codec.upsample.conv.weight.normal_(mean=0.5, std=0.3)
         # Between the waveform and activations of order one.
         codec.encoder.input_conv.conv.weight.div_(_AMPLITUDE)
-        codec.decoder.output_conv.conv.weight.mul_(_AMPLITUDE)
+        if isinstance(codec.decoder, HarmonicDecoder):
+            codec.decoder.output_conv.conv.bias[codec.decoder.config.num_pitches :] = math.log(_AMPLITUDE)
+        else:
+            codec.decoder.output_conv.conv.weight.mul_(_AMPLITUDE)
 
 
 def hidden_matrices(codec: Mimi, *, prefix: str = "") -> list[str]:
@@ -308,7 +333,9 @@ def rate_factors(codec: Mimi, *, prefix: str = "") -> dict[str, float]:
 
     With one rate for all, a step would be as large as the weights of the last layer themselves.
     """
-    factors = {"encoder.input_conv.": 1 / _AMPLITUDE, "decoder.output_conv.": _AMPLITUDE}
+    factors = {"encoder.input_conv.": 1 / _AMPLITUDE}
+    if codec.config.harmonic is None:
+        factors["decoder.output_conv."] = _AMPLITUDE
     return {
         prefix + name: factor
         for name, _ in codec.named_parameters()
@@ -364,7 +391,7 @@ def train_codec(
     )
     is_quantizing = config.learn == "all" and config.bottleneck == "codes"
     if not loop.resume():
-        if initial is None and config.start.batches:
+        if initial is None and config.start.batches and config.model.harmonic is None:
             pcm = torch.cat([batches(index).pcm for index in range(config.start.batches)])
             start_codec(codec, pcm, config.start.band_hz, seed=config.loop.seed)
             loop.restart_average()

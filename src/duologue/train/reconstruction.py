@@ -11,6 +11,7 @@ from duologue.config import JsonConfig
 from duologue.errors import TrainingError
 from duologue.train.adversary import Adversary, AdversaryConfig
 from duologue.train.balancer import Balancer
+from duologue.train.distributed import World
 from duologue.train.perception import Perception, PerceptionConfig
 from duologue.train.spectral import LowBand, MultiScaleMel, MultiScaleSTFT
 
@@ -44,7 +45,12 @@ class Reconstruction(nn.Module):
     """The losses of a pair of waveforms. The discriminators live in `adversary`; nothing else here learns."""
 
     def __init__(
-        self, config: ReconstructionConfig, sample_rate: int, *, recogniser: Mapping[str, Tensor] | None = None
+        self,
+        config: ReconstructionConfig,
+        sample_rate: int,
+        *,
+        recogniser: Mapping[str, Tensor] | None = None,
+        world: World | None = None,
     ) -> None:
         """`recogniser` holds the weights that `perception` needs (see `read_ctranslate2`)."""
         super().__init__()
@@ -55,7 +61,7 @@ class Reconstruction(nn.Module):
         self.band = LowBand(sample_rate, config.band_hz)
         self.perception: Perception | None = None
         self.adversary: Adversary | None = None
-        balanced = {"band": config.band_weight}
+        balanced = {"band": config.band_weight} if config.band_weight else {}
         if config.perception is not None:
             if recogniser is None:
                 raise TrainingError("perception needs a recogniser: give its weights, or set it to null")
@@ -67,7 +73,7 @@ class Reconstruction(nn.Module):
                 "adversarial": config.adversary.adversarial_weight,
                 "features": config.adversary.feature_weight,
             }
-        self.balancer = Balancer(balanced)
+        self.balancer = Balancer(balanced, world=world)
 
     def forward(self, made: Tensor, true: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to descend for `made [B, 1, S]` against `true [B, 1, S]`, and all terms by name, for the log.
@@ -75,7 +81,9 @@ class Reconstruction(nn.Module):
         With an adversary the terms contain `DISCRIMINATION`.
         """
         config = self.config
-        terms = {"mel": self.mel(made[:, 0], true[:, 0]), "band": self.band(made[:, 0], true[:, 0])}
+        terms = {"mel": self.mel(made[:, 0], true[:, 0])}
+        if config.band_weight:
+            terms["band"] = self.band(made[:, 0], true[:, 0])
         loss = config.mel_weight * terms["mel"]
         if config.stft_scales:
             terms["stft"] = self.stft(made[:, 0], true[:, 0])
