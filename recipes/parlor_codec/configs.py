@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from duologue.config import MIMI_PRESETS, MimiConfig, mimi_transformer
+from duologue.config import MIMI_PRESETS, HarmonicConfig, MimiConfig, mimi_transformer
 from duologue.train.adversary import AdversaryConfig
 from duologue.train.codec import CodecTrainConfig, QuantizerConfig
 from duologue.train.loop import LoopConfig
@@ -33,15 +33,16 @@ class CodecPlan:
 
 
 def parlor_model() -> MimiConfig:
-    """Mimi's structure, narrower: 16 codebooks of 1024, 2 kbit/s, a 2 s window."""
+    """Mimi's structure, narrower, with a decoder of harmonics: 12 codebooks of 1024, 1.5 kbit/s, a 2 s window."""
     return MimiConfig(
         transformer=mimi_transformer(256, 4, 4, 1024, 50),
         num_filters=24,
         ratios=(4, 5, 6, 8),
         dim=256,
-        num_codebooks=16,
+        num_codebooks=12,
         codebook_size=1024,
         codebook_dim=64,
+        harmonic=HarmonicConfig(fft_size=512),
     )
 
 
@@ -50,17 +51,21 @@ def parlor(minutes: float) -> CodecPlan:
     loop = LoopConfig(
         num_steps=1_000_000,
         learning_rate=1e-3,
-        muon_learning_rate=1.5e-3,
+        muon_learning_rate=3e-3,
         weight_decay=0.1,
         warmup_steps=60,
-        budget_minutes=0.45 * minutes,
+        budget_minutes=0.55 * minutes,
         autocast="auto",
         ema_decay=0.998,
         save_every=250,
         evaluate_every=1000,
         final_lr_share=0.03,
     )
-    latent = CodecTrainConfig(model=parlor_model(), loop=loop, bottleneck="noise")
+    # No term for the waveform itself: the phases of a decoder of harmonics are its own.
+    reconstruction = ReconstructionConfig(band_weight=0.0)
+    latent = CodecTrainConfig(
+        model=parlor_model(), loop=loop, bottleneck="noise", reconstruction=reconstruction, pitch_weight=2.0
+    )
     codes = replace(
         latent,
         bottleneck="codes",
@@ -69,8 +74,8 @@ def parlor(minutes: float) -> CodecPlan:
     decoder = replace(
         codes,
         learn="decoder",
-        loop=replace(loop, learning_rate=6e-4, muon_learning_rate=1.5e-3, budget_minutes=0.35 * minutes),
-        reconstruction=ReconstructionConfig(adversary=AdversaryConfig(filters=8)),
+        loop=replace(loop, learning_rate=6e-4, muon_learning_rate=1.5e-3, budget_minutes=0.25 * minutes),
+        reconstruction=replace(reconstruction, adversary=AdversaryConfig(filters=8)),
     )
     return CodecPlan(latent, codes, decoder, crop_frames=20, crops_per_batch=8)
 
@@ -85,7 +90,7 @@ def mimi(minutes: float) -> CodecPlan:
             config,
             model=model,
             quantizer=replace(config.quantizer, kmeans_points=131_072),
-            reconstruction=replace(config.reconstruction, adversary=adversary),
+            reconstruction=ReconstructionConfig(adversary=adversary),
         )
 
     judges = AdversaryConfig(windows=(2048, 1024, 512, 256, 128), filters=32)

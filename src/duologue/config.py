@@ -199,8 +199,9 @@ class CSMConfig(JsonConfig):
 class HarmonicConfig(JsonConfig):
     """A decoder of harmonics plus noise (see `duologue.codec.harmonic`).
 
-    `ratios` lead from the rate of the transformers to that of the controls, halving `num_channels` each; `num_bands` are
-    the places of an envelope, `num_pitches` the bins from `lowest_hz` to `highest_hz`; `fft_size` bounds the filters.
+    `ratios` lead from the rate of the transformers to that of the controls, halving `num_channels` each; `num_bands`
+    are the places of an envelope, `num_pitches` the bins from `lowest_hz` to `highest_hz`; `fft_size` bounds the
+    filters.
     """
 
     num_channels: int = 512

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from duologue.audio import write_audio
-from duologue.config import MimiConfig
+from duologue.config import HarmonicConfig, MimiConfig
 from duologue.data.corpus import PcmStore
 from duologue.data.teacher import feature_path
 from duologue.train.adversary import AdversaryConfig
@@ -59,7 +59,14 @@ def toy_codec() -> MimiConfig:
     full = configs.parlor_model()
     transformer = dataclasses.replace(full.transformer, dim=16, num_layers=1, num_heads=2, num_kv_heads=2, ffn_dim=32)
     return dataclasses.replace(
-        full, transformer=transformer, dim=16, num_filters=4, num_codebooks=3, codebook_size=16, codebook_dim=8
+        full,
+        transformer=transformer,
+        dim=16,
+        num_filters=4,
+        num_codebooks=3,
+        codebook_size=16,
+        codebook_dim=8,
+        harmonic=HarmonicConfig(num_channels=16, num_bands=24, fft_size=512),
     )
 
 

@@ -57,7 +57,7 @@ def save_checkpoint(
     layout has no place for the model's guidance.
 
     Raises `OptionError` for an unknown layout or a missing part, and `CheckpointError` when the folder is already there
-    (unless `overwrite`, which replaces all of it) or cannot be written.
+    (unless `overwrite`, which replaces all of it) or cannot be written, or for a codec that the layout cannot hold.
     """
     if layout not in LAYOUTS:
         raise OptionError(f"layout {layout!r} is unknown; known are {', '.join(LAYOUTS)}")
@@ -69,6 +69,10 @@ def save_checkpoint(
         raise OptionError(f"max_shard_bytes must be positive, not {max_shard_bytes}")
     if voices_folder is not None and layout != "native":
         raise OptionError(f"the {layout} layout has no place for voices; leave them out or save as native")
+    if codec is not None and codec.config.harmonic is not None and layout != "native":
+        raise CheckpointError(
+            f"the {layout} layout has no place for a decoder of harmonics, which this codec has; save it as native"
+        )
     if layout in ("moshi-mimi", "transformers-mimi"):
         if model is not None or tokenizer_path is not None:
             raise OptionError(f"the {layout} layout holds a codec alone, without model and tokenizer")
@@ -126,7 +130,7 @@ def convert(
 
     Tensors keep the values and the dtype that they have, unless `dtype` says otherwise for the speech model; the codec
     is float32. Only what the source holds is written: its codec, tokenizer and voices come along where the layout has a
-    place for them. Raises as `load_checkpoint` and `save_checkpoint`.
+    place for them; warns of a codec that stays behind. Raises as `load_checkpoint` and `save_checkpoint`.
     """
     if layout not in LAYOUTS:
         raise OptionError(f"layout {layout!r} is unknown; known are {', '.join(LAYOUTS)}")
@@ -135,11 +139,19 @@ def convert(
     contents = survey(path, codec_only=codec_only)
     cpu = torch.device("cpu")
     voices = contents.folder / native.VOICES_FOLDER
+    codec = None if contents.codec is None else read_codec(contents.codec, cpu)
+    if layout == "sesame" and contents.csm is not None and codec is not None and codec.config.harmonic is not None:
+        warnings.warn(
+            f"sesame's layout has no place for a decoder of harmonics; {destination} gets the model without its codec",
+            DuologueWarning,
+            stacklevel=2,
+        )
+        codec = None
     return save_checkpoint(
         destination,
         layout,
         model=None if contents.csm is None else read_csm(contents.csm, cpu, None),
-        codec=None if contents.codec is None else read_codec(contents.codec, cpu),
+        codec=codec,
         tokenizer_path=None if codec_only else contents.tokenizer,
         voices_folder=voices if layout == "native" and contents.layout == "native" and voices.is_dir() else None,
         dtype=dtype,

@@ -1,8 +1,8 @@
 """Harmonics plus noise: a decoder that synthesizes speech from what a voice does, instead of sample by sample.
 
-A network at a low rate says, for every few milliseconds, the pitch and two spectral envelopes. A train of pulses of that
-pitch and white noise, each through the minimum-phase filter of its envelope, make the sound. Pitch needs no phases in
-the codes and is heard from the first minutes of training; the synthesis costs next to nothing.
+A network at a low rate says, for every few milliseconds, the pitch and two spectral envelopes. A train of pulses of
+that pitch and white noise, each through the minimum-phase filter of its envelope, make the sound. Pitch needs no phases
+in the codes and is heard from the first minutes of training; the synthesis costs next to nothing.
 
 Sources: Serra and Smith, "Spectral modeling synthesis" (1990), for the split; Morise et al., "WORLD" (2016), for pulses
 and minimum phase; Engel et al., "DDSP" (2020), for learning through it; Kim et al., "CREPE" (2018), for pitch as bins.
@@ -35,8 +35,8 @@ _SINGULAR = 1e-9
 
 @dataclass(frozen=True)
 class Tables:
-    """Constants: `pitches [P]` of the bins in Hz, `spread [M, fft_size / 2 + 1]` from places of an envelope to an FFT's
-    bins, white `noise [_NOISE_SIZE]`, and `fade [R]`, which ends a filter's response smoothly.
+    """Constants: `pitches [P]` of the bins in Hz; `spread [M, fft_size / 2 + 1]`, from the places of an envelope to an
+    FFT's bins; white `noise [_NOISE_SIZE]`; and `fade [R]`, which ends a filter's response smoothly.
     """
 
     pitches: Tensor
@@ -47,7 +47,7 @@ class Tables:
 
 @dataclass
 class Controls:
-    """What the network says for each of `N` steps: pitch logits `[B, N, P]`, log amplitudes `[B, N, M]` of two kinds."""
+    """What the network says for each of `N` steps: logits of the pitch `[B, N, P]`, two log amplitudes `[B, N, M]`."""
 
     pitch: Tensor
     harmonic: Tensor
@@ -187,13 +187,15 @@ class HarmonicDecoder(nn.Module):
         angle = torch.where(angle.abs() < _SINGULAR, _SINGULAR, angle)
         kernel = ((2 * count + 1) * angle).sin() / angle.sin()  # Dirichlet's: 1 + 2 cos 2a + .. + 2 cos 2na
         pulses = (kernel - 1) / (2 * count).sqrt()
-        return pulses.float().unflatten(1, (-1, self.step))
+        steps: Tensor = pulses.float().unflatten(1, (-1, self.step))
+        return steps
 
     def _noise(self, steps: int, state: HarmonicState) -> Tensor:
         table = self.tables(state.place.device).noise
         places = torch.arange(steps * self.step, device=table.device) + state.place[:, None]
         state.place.copy_((state.place + steps * self.step) % _NOISE_SIZE)
-        return table[places % _NOISE_SIZE].unflatten(1, (-1, self.step))
+        noise: Tensor = table[places % _NOISE_SIZE].unflatten(1, (-1, self.step))
+        return noise
 
     def _responses(self, levels: Tensor) -> Tensor:
         """Log amplitudes `[B, N, M]` -> spectra `[B, N, size / 2 + 1]` of causal filters of minimum phase."""
@@ -202,7 +204,8 @@ class HarmonicDecoder(nn.Module):
         # Folded: what comes before time zero is moved after it.
         folded = torch.cat((cepstrum[..., :1], 2 * cepstrum[..., 1:-1], cepstrum[..., -1:]), dim=-1)
         filters = torch.fft.irfft(torch.fft.rfft(folded, size).exp(), size)
-        return torch.fft.rfft(filters[..., : len(tables.fade)] * tables.fade, size)
+        responses: Tensor = torch.fft.rfft(filters[..., : len(tables.fade)] * tables.fade, size)
+        return responses
 
     def _overlap_add(self, blocks: Tensor) -> Tensor:
         batch, steps, size = blocks.shape

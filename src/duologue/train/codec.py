@@ -313,7 +313,8 @@ def initialise(codec: Mimi) -> None:
         # Between the waveform and activations of order one.
         codec.encoder.input_conv.conv.weight.div_(_AMPLITUDE)
         if isinstance(codec.decoder, HarmonicDecoder):
-            codec.decoder.output_conv.conv.bias[codec.decoder.config.num_pitches :] = math.log(_AMPLITUDE)
+            _, levels = codec.decoder.output_conv.conv.bias.tensor_split([codec.decoder.config.num_pitches])  # type: ignore[union-attr]
+            levels.fill_(math.log(_AMPLITUDE))
         else:
             codec.decoder.output_conv.conv.weight.mul_(_AMPLITUDE)
 

@@ -70,7 +70,7 @@ def _correlations(frames: Tensor, window: int, longest: int) -> Tensor:
     """`sum x(n) x(n + lag)` over a window, divided by the norms of both parts: `[..., longest + 1]`."""
     size = 1 << (frames.shape[-1] + window - 1).bit_length()
     head = torch.fft.rfft(frames[..., :window], size)
-    products = torch.fft.irfft(torch.fft.rfft(frames, size) * head.conj(), size)[..., : longest + 1]
+    products: Tensor = torch.fft.irfft(torch.fft.rfft(frames, size) * head.conj(), size)[..., : longest + 1]
     energy = F.pad(frames.square().cumsum(dim=-1), (1, 0))
     own = energy[..., window : window + longest + 1] - energy[..., : longest + 1]
     return products / (own[..., :1] * own).clamp(min=1e-12).sqrt()
