@@ -37,7 +37,6 @@ def parlor_model() -> MimiConfig:
     return MimiConfig(
         transformer=mimi_transformer(256, 4, 4, 1024, 50),
         num_filters=24,
-        ratios=(4, 5, 6, 8),
         dim=256,
         num_codebooks=12,
         codebook_size=1024,
@@ -77,7 +76,7 @@ def parlor(minutes: float) -> CodecPlan:
         loop=replace(loop, learning_rate=6e-4, muon_learning_rate=1.5e-3, budget_minutes=0.25 * minutes),
         reconstruction=replace(reconstruction, adversary=AdversaryConfig(filters=8)),
     )
-    return CodecPlan(latent, codes, decoder, crop_frames=20, crops_per_batch=8)
+    return CodecPlan(latent, codes, decoder, crop_frames=20, crops_per_batch=12)
 
 
 def mimi(minutes: float) -> CodecPlan:

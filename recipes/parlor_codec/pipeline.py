@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import TypeVar
@@ -41,7 +40,6 @@ def make_codec(
     features: Path | None,
     *,
     encoder_of: Mimi | None = None,
-    recogniser: Mapping[str, Tensor] | None = None,
     listener: Listener | None = None,
     world: World | None = None,
     is_watched: bool = False,
@@ -51,9 +49,8 @@ def make_codec(
     """Steps `latent`, `codes` and `decoder`: trains, or resumes; gives the finished codec as it is shipped, in `model`.
 
     Without `features` the semantic codebook is one more acoustic one. The first run starts with the encoder of
-    `encoder_of`, if there is one. `recogniser` holds the weights for the runs' perception, without which they go
-    without. `listener` measures round trips on the way; with `is_watched` each run writes for TensorBoard. `compiled`
-    runs are faster after a minute or two.
+    `encoder_of`, if there is one. `listener` measures round trips on the way; with `is_watched` each run writes for
+    TensorBoard. `compiled` runs are faster after a minute or two.
     """
     finished = work.path("model")
     if (finished / "config.json").exists():
@@ -81,7 +78,6 @@ def make_codec(
             folder,
             initial=codec,
             teacher=teacher,
-            recogniser=recogniser,
             evaluate=None if listener is None else listener.of_run(config, board),
             world=world,
             board=board,
@@ -113,7 +109,8 @@ def with_encoder_of(codec: Mimi, model: MimiConfig, pcm: Tensor, *, seed: int) -
         try:
             getattr(made, part).load_state_dict(getattr(codec, part).state_dict())
         except RuntimeError as error:
-            raise TrainingError(f"the encoder to start from is not of the model's size: {error}") from None
+            first = " ".join(str(error).splitlines()[:2])
+            raise TrainingError(f"the encoder to start from is not of the model's size: {first}") from None
     size = made.encode_latent(pcm).square().mean().sqrt()
     # A power of two: the same weights from any number of threads, so that a run can be resumed with another.
     made.downsample.conv.weight.mul_(2.0 ** -int(size.log2().round()))

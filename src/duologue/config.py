@@ -219,7 +219,7 @@ class MimiConfig(JsonConfig):
 
     `ratios` are the decoder's upsampling factors, coarse to fine; the encoder uses them in reverse. `transformer`
     runs at `sample_rate / prod(ratios)`; one more factor of `resample_stride` leads to the frame rate. With `harmonic`
-    another decoder stands in SEANet's place.
+    another encoder and decoder stand in SEANet's place.
     """
 
     transformer: TransformerConfig

@@ -217,12 +217,11 @@ class HarmonicDecoder(nn.Module):
 
 @cache
 def _tables(config: HarmonicConfig, sample_rate: int, step: int, device: torch.device) -> Tables:
-    low, high = math.log(config.lowest_hz), math.log(config.highest_hz)
     noise = torch.randn(_NOISE_SIZE, generator=torch.Generator().manual_seed(0))
     length = config.fft_size - step + 1
     fade = torch.ones(length)
     fade[length // 2 :] = 0.5 + 0.5 * torch.cos(torch.linspace(0, math.pi, length - length // 2))
-    tables = (torch.linspace(low, high, config.num_pitches).exp(), _interpolation(config, sample_rate), noise, fade)
+    tables = (pitch_bins(config), spread(config, sample_rate, config.fft_size), noise, fade)
     return Tables(*(table.to(device) for table in tables))
 
 
@@ -232,9 +231,15 @@ def _bounded(levels: Tensor) -> Tensor:
     return _SILENT + F.softplus(levels - _SILENT)
 
 
-def _interpolation(config: HarmonicConfig, sample_rate: int) -> Tensor:
+def pitch_bins(config: HarmonicConfig) -> Tensor:
+    """The pitches `[P]` in Hz, evenly spaced on a logarithmic axis."""
+    low, high = math.log(config.lowest_hz), math.log(config.highest_hz)
+    return torch.linspace(low, high, config.num_pitches).exp()
+
+
+def spread(config: HarmonicConfig, sample_rate: int, size: int) -> Tensor:
     """From levels at `M` places, evenly spaced in mel, to those of an FFT's bins: `[M, size / 2 + 1]`, linearly."""
     highest = 2595.0 * math.log10(1 + sample_rate / 2 / 700.0)
-    frequencies = torch.linspace(0, sample_rate / 2, config.fft_size // 2 + 1)
+    frequencies = torch.linspace(0, sample_rate / 2, size // 2 + 1)
     places = 2595.0 * torch.log10(1 + frequencies / 700.0) / highest * (config.num_bands - 1)  # 0 .. M - 1
     return (1 - (places - torch.arange(config.num_bands)[:, None]).abs()).clamp(min=0)

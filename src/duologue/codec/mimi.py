@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from duologue.codec.analysis import HarmonicEncoder, HarmonicEncoderState
 from duologue.codec.harmonic import HarmonicDecoder, HarmonicState
 from duologue.codec.quantizer import SplitRVQ
 from duologue.codec.seanet import SEANetDecoder, SEANetDecoderState, SEANetEncoder, SEANetEncoderState
@@ -29,7 +30,7 @@ _OFFLINE_FRAMES = 250
 class MimiEncoderState(State):
     """What the encoder remembers between calls."""
 
-    seanet: SEANetEncoderState
+    encoder: SEANetEncoderState | HarmonicEncoderState
     transformer: TransformerState
     downsample: ConvState
 
@@ -50,7 +51,7 @@ class Mimi(nn.Module):
         super().__init__()
         self.config = config
         stride = config.resample_stride
-        self.encoder = SEANetEncoder(config)
+        self.encoder = SEANetEncoder(config) if config.harmonic is None else HarmonicEncoder(config)
         self.encoder_transformer = Transformer(config.transformer)
         self.downsample = CausalConv1d(
             config.dim, config.dim, 2 * stride, stride=stride, bias=False, pad_mode="replicate"
@@ -150,7 +151,7 @@ class Mimi(nn.Module):
 
     def encode_latent(self, pcm: Tensor, state: MimiEncoderState | None = None) -> Tensor:
         """`[B, 1, S] -> [B, T, D]`: what the quantizer is given; differentiable without a state."""
-        hidden = self.encoder(pcm, state and state.seanet)  # [B, D, S / hop]
+        hidden = self.encoder(pcm, state and state.encoder)  # [B, D, S / hop]
         hidden = self.encoder_transformer(hidden.transpose(1, 2), state and state.transformer)
         return self.downsample(hidden.transpose(1, 2), state and state.downsample).transpose(1, 2)  # type: ignore[no-any-return]
 

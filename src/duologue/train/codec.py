@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,13 +114,10 @@ class CodecTraining(nn.Module):
         codec: Mimi,
         *,
         teacher: SemanticTeacher | None = None,
-        recogniser: Mapping[str, Tensor] | None = None,
         world: World | None = None,
         compiled: bool = False,
     ) -> None:
         """`codec` and `teacher` are trained in place; a decoder's run has no use for a teacher.
-
-        `recogniser` holds the weights for `reconstruction.perception` (see `read_ctranslate2`).
 
         `compiled` runs encoder and decoder through torch's compiler, which takes a minute or two before the first step.
         """
@@ -130,9 +127,7 @@ class CodecTraining(nn.Module):
         self.decode: Callable[[Tensor], Tensor] = codec.decode_latent
         if compiled:
             self.encode, self.decode = (torch.compile(work, dynamic=False) for work in (self.encode, self.decode))
-        self.reconstruction = Reconstruction(
-            config.reconstruction, codec.sample_rate, recogniser=recogniser, world=self.world
-        )
+        self.reconstruction = Reconstruction(config.reconstruction, codec.sample_rate, world=self.world)
         self.semantic = teacher if config.learn == "all" else None
         self.shares = nn.ModuleDict()
         if self.semantic is not None:
@@ -310,12 +305,12 @@ def initialise(codec: Mimi) -> None:
         eye = torch.eye(codec.config.dim)[:, :, None]
         codec.downsample.conv.weight.add_(eye / codec.downsample.conv.kernel_size[0])
         codec.upsample.conv.weight.normal_(mean=0.5, std=0.3)
-        # Between the waveform and activations of order one.
-        codec.encoder.input_conv.conv.weight.div_(_AMPLITUDE)
+        # From the waveform to activations of order one, and back.
         if isinstance(codec.decoder, HarmonicDecoder):
             _, levels = codec.decoder.output_conv.conv.bias.tensor_split([codec.decoder.config.num_pitches])  # type: ignore[union-attr]
             levels.fill_(math.log(_AMPLITUDE))
         else:
+            codec.encoder.input_conv.conv.weight.div_(_AMPLITUDE)
             codec.decoder.output_conv.conv.weight.mul_(_AMPLITUDE)
 
 
@@ -334,9 +329,9 @@ def rate_factors(codec: Mimi, *, prefix: str = "") -> dict[str, float]:
 
     With one rate for all, a step would be as large as the weights of the last layer themselves.
     """
-    factors = {"encoder.input_conv.": 1 / _AMPLITUDE}
-    if codec.config.harmonic is None:
-        factors["decoder.output_conv."] = _AMPLITUDE
+    if codec.config.harmonic is not None:
+        return {}
+    factors = {"encoder.input_conv.": 1 / _AMPLITUDE, "decoder.output_conv.": _AMPLITUDE}
     return {
         prefix + name: factor
         for name, _ in codec.named_parameters()
@@ -352,7 +347,6 @@ def train_codec(
     *,
     initial: Mimi | None = None,
     teacher: SemanticTeacher | None = None,
-    recogniser: Mapping[str, Tensor] | None = None,
     evaluate: Callable[[Mimi, int], dict[str, float]] | None = None,
     world: World | None = None,
     board: Board | None = None,
@@ -362,9 +356,9 @@ def train_codec(
     """Trains, or resumes what `folder` holds, and returns the codec with its averaged weights.
 
     Starts from `initial`, which is left as it is, or from random weights. `teacher` is trained along, in place: the
-    next run goes on with it. `recogniser` holds the weights for `reconstruction.perception`. `batches(index)` gives the
-    batch of a step and must depend on nothing but `index` and the process; `evaluate(codec, step)` returns figures
-    for the log. For `compiled` see `CodecTraining`. Warns of codebooks that have collapsed. Raises `TrainingError`.
+    next run goes on with it. `batches(index)` gives the batch of a step and must depend on nothing but `index` and the
+    process; `evaluate(codec, step)` returns figures for the log. For `compiled` see `CodecTraining`. Warns of codebooks
+    that have collapsed. Raises `TrainingError`.
     """
     if initial is not None and initial.config != config.model:
         raise TrainingError("the codec to start from is not of the configured model")
@@ -374,7 +368,7 @@ def train_codec(
     codec = Mimi(config.model) if initial is None else deepcopy(initial)
     if initial is None:
         initialise(codec)
-    training = CodecTraining(config, codec, teacher=teacher, recogniser=recogniser, world=world, compiled=compiled)
+    training = CodecTraining(config, codec, teacher=teacher, world=world, compiled=compiled)
     loop = TrainingLoop(
         config.loop,
         training,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from duologue.codec.analysis import between
 from duologue.train.spectral import low_pass
 
 # Of the recording; speech is compared with itself below this many Hz.
@@ -57,7 +58,7 @@ def track_pitch(pcm: Tensor, sample_rate: int, centres: Tensor, step: int) -> tu
     frames = padded.unfold(1, length, 1)[:, middles]  # [B, N, length]
     correlations = _correlations(frames, window, longest)  # [B, N, longest + 1]
     lags = rate / centres
-    values = _between(correlations, lags)  # [B, N, P]
+    values = between(correlations, lags)  # [B, N, P]
     octaves = (centres / centres.max()).log2()
     path = _best_path(values + _LOW * octaves, centres)
     pitch = _refined(values, path, centres)
@@ -74,18 +75,6 @@ def _correlations(frames: Tensor, window: int, longest: int) -> Tensor:
     energy = F.pad(frames.square().cumsum(dim=-1), (1, 0))
     own = energy[..., window : window + longest + 1] - energy[..., : longest + 1]
     return products / (own[..., :1] * own).clamp(min=1e-12).sqrt()
-
-
-def _between(correlations: Tensor, lags: Tensor) -> Tensor:
-    """Values at lags that are no whole numbers, by Catmull-Rom splines: `[..., P]`."""
-    whole = lags.floor().long()
-    t = lags - whole
-    before, first, second, after = (correlations[..., whole + offset] for offset in (-1, 0, 1, 2))
-    slope = (second - before) / 2
-    end = (after - first) / 2
-    cubic = 2 * (first - second) + slope + end
-    square = 3 * (second - first) - 2 * slope - end
-    return ((cubic * t + square) * t + slope) * t + first
 
 
 def _best_path(scores: Tensor, centres: Tensor) -> Tensor:

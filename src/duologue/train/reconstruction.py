@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from duologue.config import JsonConfig
-from duologue.errors import TrainingError
 from duologue.train.adversary import Adversary, AdversaryConfig
 from duologue.train.balancer import Balancer
 from duologue.train.distributed import World
-from duologue.train.perception import Perception, PerceptionConfig
 from duologue.train.spectral import LowBand, MultiScaleMel, MultiScaleSTFT
 
 # What the loss of the discriminators is called among the losses of a step: `TrainingLoop` descends it apart.
@@ -25,8 +22,8 @@ class ReconstructionConfig(JsonConfig):
 
     `floor_db` is the level, in dB of full scale (see `spectral`), below which sounds are as good as silence.
 
-    `band_weight`, for the waveform below `band_hz`, and the weights of `perception` and `adversary` are sizes of
-    gradients, in that of the spectral terms together (see `balancer`).
+    `band_weight`, for the waveform below `band_hz`, and the weights of `adversary` are sizes of gradients, in that of
+    the spectral terms together (see `balancer`).
     """
 
     mel_scales: tuple[int, ...] = (256, 512, 1024, 2048)
@@ -37,7 +34,6 @@ class ReconstructionConfig(JsonConfig):
     stft_weight: float = 1.0
     band_hz: float = 500.0
     band_weight: float = 1.0
-    perception: PerceptionConfig | None = None
     adversary: AdversaryConfig | None = None
 
 
@@ -49,24 +45,16 @@ class Reconstruction(nn.Module):
         config: ReconstructionConfig,
         sample_rate: int,
         *,
-        recogniser: Mapping[str, Tensor] | None = None,
         world: World | None = None,
     ) -> None:
-        """`recogniser` holds the weights that `perception` needs (see `read_ctranslate2`)."""
         super().__init__()
         self.config = config
         scales = tuple(zip(config.mel_scales, config.mel_bins, strict=True))
         self.mel = MultiScaleMel(sample_rate, scales, floor_db=config.floor_db)
         self.stft = MultiScaleSTFT(config.stft_scales, floor_db=config.floor_db)
         self.band = LowBand(sample_rate, config.band_hz)
-        self.perception: Perception | None = None
         self.adversary: Adversary | None = None
         balanced = {"band": config.band_weight} if config.band_weight else {}
-        if config.perception is not None:
-            if recogniser is None:
-                raise TrainingError("perception needs a recogniser: give its weights, or set it to null")
-            self.perception = Perception(config.perception, recogniser, sample_rate, config.floor_db)
-            balanced["perception"] = config.perception.weight
         if config.adversary is not None:
             self.adversary = Adversary(config.adversary)
             balanced |= {
@@ -88,8 +76,6 @@ class Reconstruction(nn.Module):
         if config.stft_scales:
             terms["stft"] = self.stft(made[:, 0], true[:, 0])
             loss = loss + config.stft_weight * terms["stft"]
-        if self.perception is not None:
-            terms["perception"] = self.perception(made[:, 0], true[:, 0])
         if self.adversary is not None:
             verdict = self.adversary(made, true)
             terms |= {"adversarial": verdict.adversarial, "features": verdict.features}
