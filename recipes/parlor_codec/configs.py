@@ -10,7 +10,6 @@ from duologue.train.adversary import AdversaryConfig
 from duologue.train.codec import CodecTrainConfig, QuantizerConfig
 from duologue.train.loop import LoopConfig
 from duologue.train.reconstruction import ReconstructionConfig
-from duologue.train.start import StartConfig
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,7 @@ def parlor(minutes: float) -> CodecPlan:
         evaluate_every=1000,
         final_lr_share=0.03,
     )
-    # No term for the waveform itself: the phases of a decoder of harmonics are its own.
-    reconstruction = ReconstructionConfig(band_weight=0.0)
-    latent = CodecTrainConfig(
-        model=parlor_model(), loop=loop, bottleneck="noise", reconstruction=reconstruction, pitch_weight=2.0
-    )
+    latent = CodecTrainConfig(model=parlor_model(), loop=loop, bottleneck="noise", pitch_weight=2.0)
     codes = replace(
         latent,
         bottleneck="codes",
@@ -74,7 +69,7 @@ def parlor(minutes: float) -> CodecPlan:
         codes,
         learn="decoder",
         loop=replace(loop, learning_rate=6e-4, muon_learning_rate=1.5e-3, budget_minutes=0.25 * minutes),
-        reconstruction=replace(reconstruction, adversary=AdversaryConfig(filters=8)),
+        reconstruction=ReconstructionConfig(adversary=AdversaryConfig(filters=8)),
     )
     return CodecPlan(latent, codes, decoder, crop_frames=20, crops_per_batch=12)
 
@@ -89,13 +84,13 @@ def mimi(minutes: float) -> CodecPlan:
             config,
             model=model,
             quantizer=replace(config.quantizer, kmeans_points=131_072),
-            reconstruction=ReconstructionConfig(adversary=adversary),
+            reconstruction=replace(config.reconstruction, adversary=adversary),
         )
 
     judges = AdversaryConfig(windows=(2048, 1024, 512, 256, 128), filters=32)
     return replace(
         plan,
-        latent=replace(grown(plan.latent), start=StartConfig(batches=8)),
+        latent=grown(plan.latent),
         codes=grown(plan.codes),
         decoder=grown(plan.decoder, judges),
         crop_frames=50,

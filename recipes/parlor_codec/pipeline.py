@@ -13,13 +13,11 @@ from torch import Tensor, nn
 
 from duologue.checkpoints import load_codec, save_checkpoint
 from duologue.codec.mimi import Mimi
-from duologue.config import MimiConfig
 from duologue.data.corpus import PcmStore
 from duologue.data.crops import CropSampler
 from duologue.data.teacher import feature_statistics
-from duologue.errors import TrainingError
 from duologue.train.board import Board
-from duologue.train.codec import BatchFunction, CodecBatch, CodecTrainConfig, initialise, train_codec
+from duologue.train.codec import BatchFunction, CodecBatch, CodecTrainConfig, train_codec
 from duologue.train.distributed import World
 from duologue.train.semantic import SemanticTeacher, find_units
 from recipes.parlor_codec.configs import CodecPlan
@@ -39,7 +37,6 @@ def make_codec(
     store: PcmStore,
     features: Path | None,
     *,
-    encoder_of: Mimi | None = None,
     listener: Listener | None = None,
     world: World | None = None,
     is_watched: bool = False,
@@ -48,9 +45,8 @@ def make_codec(
 ) -> Mimi:
     """Steps `latent`, `codes` and `decoder`: trains, or resumes; gives the finished codec as it is shipped, in `model`.
 
-    Without `features` the semantic codebook is one more acoustic one. The first run starts with the encoder of
-    `encoder_of`, if there is one. `listener` measures round trips on the way; with `is_watched` each run writes for
-    TensorBoard. `compiled` runs are faster after a minute or two.
+    Without `features` the semantic codebook is one more acoustic one. `listener` measures round trips on the way; with
+    `is_watched` each run writes for TensorBoard. `compiled` runs are faster after a minute or two.
     """
     finished = work.path("model")
     if (finished / "config.json").exists():
@@ -61,9 +57,6 @@ def make_codec(
         units = work_units(work.path("units.npy"), features, plan.latent.model.codebook_size)
         teacher = SemanticTeacher(units, plan.latent.model.codebook_dim)
     codec: Mimi | None = None
-    if encoder_of is not None and not (work.path("latent") / "model" / "config.json").exists():
-        pcm = batches(plan, plan.latent, store, None, seed=plan.latent.loop.seed)(0).pcm
-        codec = with_encoder_of(encoder_of, plan.latent.model, pcm, seed=plan.latent.loop.seed)
     for number, (name, config) in enumerate(plan.runs().items()):
         folder = work.path(name)
         if (folder / "model" / "config.json").exists():
@@ -94,27 +87,6 @@ def make_codec(
         save_checkpoint(finished, "native", codec=rounded_codec(codec))
     world.wait()
     return load_codec(finished)
-
-
-@torch.no_grad()
-def with_encoder_of(codec: Mimi, model: MimiConfig, pcm: Tensor, *, seed: int) -> Mimi:
-    """A fresh codec that hears as `codec` does; its latent of `pcm [B, 1, S]` has a root mean square of about one.
-
-    Raises `TrainingError` for an encoder that is not of the model's size.
-    """
-    torch.manual_seed(seed)
-    made = Mimi(model)
-    initialise(made)
-    for part in ("encoder", "encoder_transformer", "downsample"):
-        try:
-            getattr(made, part).load_state_dict(getattr(codec, part).state_dict())
-        except RuntimeError as error:
-            first = " ".join(str(error).splitlines()[:2])
-            raise TrainingError(f"the encoder to start from is not of the model's size: {first}") from None
-    size = made.encode_latent(pcm).square().mean().sqrt()
-    # A power of two: the same weights from any number of threads, so that a run can be resumed with another.
-    made.downsample.conv.weight.mul_(2.0 ** -int(size.log2().round()))
-    return made
 
 
 def batches(

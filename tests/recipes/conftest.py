@@ -16,7 +16,6 @@ from duologue.data.teacher import feature_path
 from duologue.train.adversary import AdversaryConfig
 from duologue.train.codec import CodecTrainConfig
 from duologue.train.loop import LoopConfig
-from duologue.train.start import StartConfig
 from recipes.parlor_codec import configs
 from recipes.work import Work, decode_recordings
 
@@ -89,7 +88,6 @@ def toy_plan(toy_loop: Callable[[int], LoopConfig]) -> configs.CodecPlan:
             config,
             model=toy_codec(),
             loop=toy_loop(8),
-            start=StartConfig(batches=8),
             quantizer=dataclasses.replace(config.quantizer, kmeans_points=64),
             reconstruction=dataclasses.replace(config.reconstruction, adversary=adversary),
         )

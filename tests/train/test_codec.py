@@ -19,8 +19,7 @@ from duologue.train.codec import CodecBatch, CodecTrainConfig, CodecTraining, Qu
 from duologue.train.loop import LoopConfig
 from duologue.train.reconstruction import ReconstructionConfig
 from duologue.train.semantic import SemanticTeacher
-from duologue.train.spectral import LowBand
-from duologue.train.start import StartConfig
+from duologue.train.spectral import MultiScaleMel
 
 ADVERSARY = AdversaryConfig(windows=(512,), filters=4, learning_rate=3e-3)
 
@@ -51,9 +50,7 @@ def make_config(model: MimiConfig, num_steps: int = 30, **changes: object) -> Co
         log_every=2,
         evaluate_every=5,
     )
-    config = CodecTrainConfig(
-        model=model, loop=loop, start=StartConfig(batches=8), quantizer=QuantizerConfig(kmeans_points=64)
-    )
+    config = CodecTrainConfig(model=model, loop=loop, quantizer=QuantizerConfig(kmeans_points=64))
     return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
 
 
@@ -178,9 +175,11 @@ def test_what_the_decoder_trains_on_is_the_codecs_own_round_trip(codec: Mimi) ->
     training = CodecTraining(config, codec).eval()
     batch = batch_of(3)
     with torch.no_grad():
-        found = training(batch, 0.0)["band"]
+        found = training(batch, 0.0)["mel"]
         again = codec.decode(codec.encode(batch.pcm))
-    expected = LowBand(codec.sample_rate, config.reconstruction.band_hz)(again[:, 0], batch.pcm[:, 0])
+    terms = config.reconstruction
+    scales = tuple(zip(terms.mel_scales, terms.mel_bins, strict=True))
+    expected = MultiScaleMel(codec.sample_rate, scales, floor_db=terms.floor_db)(again[:, 0], batch.pcm[:, 0])
     assert torch.allclose(found, expected, atol=1e-5)
 
 

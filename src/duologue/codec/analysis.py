@@ -36,9 +36,10 @@ _MEAN, _DEVIATION = -4.5, 1.5
 
 @dataclass(frozen=True)
 class AnalysisTables:
-    """Constants: the windows `envelope [We]` and `pitch [Wp]`; `places [Fe, M]`, averages of an FFT's bins; `band [Fp]`,
-    weights of the bins where pitch is looked for, of an FFT of `size`; `lags [P]` of the pitches in samples of what is
-    left of the rate, and `own [P]`, the window's own correlation at them.
+    """Constants: the windows `envelope [We]` and `pitch [Wp]`; `places [Fe, M]`, averages of an FFT's bins.
+
+    Of pitch: the FFT's `size`; `band [Fp]`, weights of the bins where it is looked for; `lags [P]` in samples of the
+    band's lower rate, and at them `own [P]`, the window's own correlation.
     """
 
     envelope: Tensor

@@ -42,7 +42,6 @@ from duologue.train.optimizers import Rival
 from duologue.train.pitch import pitch_loss, track_pitch
 from duologue.train.reconstruction import DISCRIMINATION, Reconstruction, ReconstructionConfig
 from duologue.train.semantic import SemanticConfig, SemanticTeacher
-from duologue.train.start import StartConfig, start_codec
 
 _DECODING = ("decoder", "upsample", "quantizer.semantic.output_proj", "quantizer.acoustic.output_proj")
 # A codebook of which less than this share is in use has collapsed.
@@ -74,14 +73,10 @@ class QuantizerConfig(JsonConfig):
 
 @dataclass(frozen=True)
 class CodecTrainConfig(JsonConfig):
-    """One run: what learns, what stands between encoder and decoder, and how the terms are weighed.
-
-    `start` is for a run that starts from nothing.
-    """
+    """One run: what learns, what stands between encoder and decoder, and how the terms are weighed."""
 
     model: MimiConfig
     loop: LoopConfig
-    start: StartConfig = field(default_factory=StartConfig)
     learn: Literal["all", "decoder"] = "all"
     bottleneck: Literal["noise", "codes"] = "codes"
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
@@ -385,13 +380,8 @@ def train_codec(
         board=board,
     )
     is_quantizing = config.learn == "all" and config.bottleneck == "codes"
-    if not loop.resume():
-        if initial is None and config.start.batches and config.model.harmonic is None:
-            pcm = torch.cat([batches(index).pcm for index in range(config.start.batches)])
-            start_codec(codec, pcm, config.start.band_hz, seed=config.loop.seed)
-            loop.restart_average()
-        if is_quantizing and config.quantizer.kmeans_points:
-            training.start_codebooks(batches, seed=config.loop.seed)
+    if not loop.resume() and is_quantizing and config.quantizer.kmeans_points:
+        training.start_codebooks(batches, seed=config.loop.seed)
 
     def measure(index: int) -> dict[str, float]:
         in_use = {number: perplexity(codebook.cluster_usage) for number, codebook in _learning(training).items()}

@@ -263,10 +263,6 @@ class TrainingLoop:
             for name, parameter in self.parameters.items():
                 local(parameter).copy_(local(values[name]))
 
-    def restart_average(self) -> None:
-        """Averages from the weights as they are now."""
-        self.average = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
-
     def assign_average(self) -> None:
         """Puts the averaged weights into the module for good: the end of training."""
         self._assign(self.average)

@@ -10,7 +10,7 @@ from duologue.config import JsonConfig
 from duologue.train.adversary import Adversary, AdversaryConfig
 from duologue.train.balancer import Balancer
 from duologue.train.distributed import World
-from duologue.train.spectral import LowBand, MultiScaleMel, MultiScaleSTFT
+from duologue.train.spectral import MultiScaleMel, MultiScaleSTFT
 
 # What the loss of the discriminators is called among the losses of a step: `TrainingLoop` descends it apart.
 DISCRIMINATION = "discrimination"
@@ -22,8 +22,7 @@ class ReconstructionConfig(JsonConfig):
 
     `floor_db` is the level, in dB of full scale (see `spectral`), below which sounds are as good as silence.
 
-    `band_weight`, for the waveform below `band_hz`, and the weights of `adversary` are sizes of gradients, in that of
-    the spectral terms together (see `balancer`).
+    The weights of `adversary` are sizes of gradients, in that of the spectral terms together (see `balancer`).
     """
 
     mel_scales: tuple[int, ...] = (256, 512, 1024, 2048)
@@ -32,8 +31,6 @@ class ReconstructionConfig(JsonConfig):
     floor_db: float = -66.0
     stft_scales: tuple[int, ...] = ()
     stft_weight: float = 1.0
-    band_hz: float = 500.0
-    band_weight: float = 1.0
     adversary: AdversaryConfig | None = None
 
 
@@ -52,12 +49,11 @@ class Reconstruction(nn.Module):
         scales = tuple(zip(config.mel_scales, config.mel_bins, strict=True))
         self.mel = MultiScaleMel(sample_rate, scales, floor_db=config.floor_db)
         self.stft = MultiScaleSTFT(config.stft_scales, floor_db=config.floor_db)
-        self.band = LowBand(sample_rate, config.band_hz)
         self.adversary: Adversary | None = None
-        balanced = {"band": config.band_weight} if config.band_weight else {}
+        balanced = {}
         if config.adversary is not None:
             self.adversary = Adversary(config.adversary)
-            balanced |= {
+            balanced = {
                 "adversarial": config.adversary.adversarial_weight,
                 "features": config.adversary.feature_weight,
             }
@@ -70,8 +66,6 @@ class Reconstruction(nn.Module):
         """
         config = self.config
         terms = {"mel": self.mel(made[:, 0], true[:, 0])}
-        if config.band_weight:
-            terms["band"] = self.band(made[:, 0], true[:, 0])
         loss = config.mel_weight * terms["mel"]
         if config.stft_scales:
             terms["stft"] = self.stft(made[:, 0], true[:, 0])

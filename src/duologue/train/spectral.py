@@ -18,8 +18,6 @@ from torch.nn import functional as F
 
 # Of a difference of log10 levels: 2 dB. Without it the smallest error in silence would pull as hard as a large one.
 _SMALL = 0.1
-# Power of a band: -50 dB of full scale.
-_FAINT = 1e-5
 
 
 def mel_filters(num_mels: int, window_size: int, sample_rate: int) -> Tensor:
@@ -83,23 +81,6 @@ class MultiScaleSTFT(nn.Module):
                 total = total + (ours - theirs).norm() / theirs.norm().clamp(min=self.floor)
                 total = total + ((ours + self.floor).log() - (theirs + self.floor).log()).abs().mean()
         return total / max(1, len(self.sizes))
-
-
-class LowBand(nn.Module):
-    """Squared error of the waveform below `hz`, relative to what there is: pitch and the phases of strong harmonics."""
-
-    def __init__(self, sample_rate: int, hz: float) -> None:
-        super().__init__()
-        self.sample_rate, self.hz = sample_rate, hz
-
-    def forward(self, made: Tensor, true: Tensor) -> Tensor:
-        """Of `[B, S]` waveforms, a scalar: 0 for the same, 1 for silence; a faint row counts less."""
-        with torch.autocast(made.device.type, enabled=False):
-            error, signal = (
-                low_pass(pcm, self.sample_rate, self.hz).square().mean(dim=-1)
-                for pcm in (made.float() - true.float(), true.float())
-            )
-        return (error / signal.clamp(min=_FAINT)).mean()
 
 
 def low_pass(pcm: Tensor, sample_rate: int, hz: float) -> Tensor:
