@@ -25,6 +25,12 @@ def main() -> int:
     parser.add_argument("--preset", choices=list(PLANS), default="parlor", help="the codec's size (default: parlor)")
     parser.add_argument("--minutes", type=float, default=600, help="computing time of the three runs (default: 600)")
     parser.add_argument("--whisper", type=Path, help="a CTranslate2 Whisper folder (default: that of the wheels)")
+    parser.add_argument(
+        "--continue-from",
+        type=Path,
+        metavar="FOLDER",
+        help="train a finished codec of this recipe further: its `model`",
+    )
     parser.add_argument("--compile", action="store_true", help="use torch's compiler (needs a C++ compiler): faster")
     parser.add_argument("--no-features", action="store_true", help="train without Whisper: no words in codebook 0")
     arguments = parser.parse_args()
@@ -80,7 +86,7 @@ def run(arguments: argparse.Namespace, plan: CodecPlan, world: World, report: Re
     store = decode_recordings(work, model.sample_rate, report)
     if not arguments.no_features:
         features = listen(work, store, model.frame_rate, arguments.whisper, report)
-        if world.is_first:
+        if world.is_first and arguments.continue_from is None:
             pipeline.work_units(work.path("units.npy"), features, plan.latent.model.codebook_size)
         world.wait()
     pipeline.make_codec(
@@ -88,6 +94,7 @@ def run(arguments: argparse.Namespace, plan: CodecPlan, world: World, report: Re
         plan,
         store,
         features,
+        continue_from=arguments.continue_from,
         listener=listener_of(arguments, work) if world.is_first else None,
         world=world,
         is_watched=arguments.tensorboard,

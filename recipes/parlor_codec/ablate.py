@@ -18,11 +18,12 @@ from duologue.checkpoints import load_codec, save_checkpoint
 from duologue.codec.mimi import Mimi
 from duologue.data.corpus import PcmStore
 from duologue.eval.instruments import Instruments
+from duologue.train.adversary import AdversaryConfig
 from duologue.train.codec import train_codec
 from duologue.train.distributed import World
 from recipes.parlor_codec import pipeline
 from recipes.parlor_codec.__main__ import add_work_options
-from recipes.parlor_codec.configs import CodecPlan, parlor
+from recipes.parlor_codec.configs import SMALL_JUDGES, CodecPlan, parlor
 from recipes.parlor_codec.listening import Ear, gather, summary, through_codes
 from recipes.parlor_codec.probe import coded, probe_codebooks
 from recipes.work import Report, Work, decode_recordings, listen, run_safely
@@ -30,12 +31,14 @@ from recipes.work import Report, Work, decode_recordings, listen, run_safely
 _DEFAULT_LINES = 20
 
 
-def without_adversary(work: Work, plan: CodecPlan, store: PcmStore) -> dict[str, Path]:
+def without_adversary(
+    work: Work, plan: CodecPlan, store: PcmStore, judges: AdversaryConfig = SMALL_JUDGES
+) -> dict[str, Path]:
     """Two codecs whose decoders learned with discriminators, and without, from `codes/model` of the work folder."""
     start = load_codec(work.path("codes") / "model")
-    plain = replace(plan.decoder, reconstruction=replace(plan.decoder.reconstruction, adversary=None))
     made = {}
-    for name, config in {"with adversary": plan.decoder, "without adversary": plain}.items():
+    for name, adversary in {"with adversary": judges, "without adversary": None}.items():
+        config = replace(plan.decoder, reconstruction=replace(plan.decoder.reconstruction, adversary=adversary))
         folder = _folder(work, name)
         if not (folder / "model").exists():
             batches = pipeline.batches(plan, config, store, None, seed=config.loop.seed)

@@ -16,6 +16,7 @@ from duologue.codec.mimi import Mimi
 from duologue.data.corpus import PcmStore
 from duologue.data.crops import CropSampler
 from duologue.data.teacher import feature_statistics
+from duologue.errors import TrainingError
 from duologue.train.board import Board
 from duologue.train.codec import BatchFunction, CodecBatch, CodecTrainConfig, train_codec
 from duologue.train.distributed import World
@@ -25,6 +26,7 @@ from recipes.parlor_codec.listening import Listener
 from recipes.work import Report, Work
 
 ModuleType = TypeVar("ModuleType", bound=nn.Module)
+TEACHER_FILE = "teacher.safetensors"
 UNITS_FROM_EVERY = 3
 UNIT_POINTS = 100_000
 # The corpus is mostly one voice shifted; these shares, by folder, let every voice be heard.
@@ -37,6 +39,7 @@ def make_codec(
     store: PcmStore,
     features: Path | None,
     *,
+    continue_from: Path | None = None,
     listener: Listener | None = None,
     world: World | None = None,
     is_watched: bool = False,
@@ -45,24 +48,27 @@ def make_codec(
 ) -> Mimi:
     """Steps `latent`, `codes` and `decoder`: trains, or resumes; gives the finished codec as it is shipped, in `model`.
 
-    Without `features` the semantic codebook is one more acoustic one. `listener` measures round trips on the way; with
+    Without `features` the semantic codebook is one more acoustic one. `continue_from` holds a codec to start from, with
+    its teacher where there are `features` (see `read_teacher`). `listener` measures round trips on the way; with
     `is_watched` each run writes for TensorBoard. `compiled` runs are faster after a minute or two.
     """
     finished = work.path("model")
     if (finished / "config.json").exists():
         return load_codec(finished)
     world = world or World()
+    codec = None if continue_from is None else load_codec(continue_from)
     teacher = None
-    if features is not None:
+    if features is not None and continue_from is not None:
+        teacher = read_teacher(continue_from / TEACHER_FILE)
+    elif features is not None:
         units = work_units(work.path("units.npy"), features, plan.latent.model.codebook_size)
         teacher = SemanticTeacher(units, plan.latent.model.codebook_dim)
-    codec: Mimi | None = None
     for number, (name, config) in enumerate(plan.runs().items()):
         folder = work.path(name)
         if (folder / "model" / "config.json").exists():
             codec = load_codec(folder / "model")
             if teacher is not None and config.learn == "all":
-                teacher.load_state_dict(load_file(folder / "teacher.safetensors"))
+                teacher = read_teacher(folder / TEACHER_FILE)
             continue
         board = Board(folder / "board") if is_watched and world.is_first else None
         codec = train_codec(
@@ -78,15 +84,27 @@ def make_codec(
         )
         if world.is_first:
             if teacher is not None and config.learn == "all":
-                save_file(teacher.state_dict(), folder / "teacher.safetensors")
+                save_file(teacher.state_dict(), folder / TEACHER_FILE)
             save_checkpoint(folder / "model", "native", codec=codec)
         world.wait()
         report(f"{name}: trained")
     assert codec is not None
     if world.is_first:
         save_checkpoint(finished, "native", codec=rounded_codec(codec))
+        if teacher is not None:
+            save_file(teacher.state_dict(), finished / TEACHER_FILE)
     world.wait()
     return load_codec(finished)
+
+
+def read_teacher(path: Path) -> SemanticTeacher:
+    """The teacher that a codec was trained with. Raises `TrainingError` where there is none."""
+    if not path.exists():
+        raise TrainingError(f"no {path.name} beside the codec in {path.parent}: it was not trained by this recipe")
+    state = load_file(path)
+    teacher = SemanticTeacher(state["centres"], state["vectors"].shape[1])
+    teacher.load_state_dict(state)
+    return teacher
 
 
 def batches(

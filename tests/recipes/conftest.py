@@ -79,17 +79,20 @@ def toy_loop() -> Callable[[int], LoopConfig]:
 
 @pytest.fixture(scope="session")
 def toy_plan(toy_loop: Callable[[int], LoopConfig]) -> configs.CodecPlan:
-    """Parlor's plan for a codec of a few thousand weights, eight steps a run."""
+    """Parlor's plan for a codec of a few thousand weights, eight steps a run, the last with a discriminator."""
     plan = configs.parlor(1)
 
+    judges = AdversaryConfig(windows=(512,), filters=4)
+
     def small(config: CodecTrainConfig) -> CodecTrainConfig:
-        adversary = config.reconstruction.adversary and AdversaryConfig(windows=(512,), filters=4)
         return dataclasses.replace(
             config,
             model=toy_codec(),
             loop=toy_loop(8),
             quantizer=dataclasses.replace(config.quantizer, kmeans_points=64),
-            reconstruction=dataclasses.replace(config.reconstruction, adversary=adversary),
+            reconstruction=dataclasses.replace(
+                config.reconstruction, adversary=judges if config.learn == "decoder" else None
+            ),
         )
 
     return configs.CodecPlan(

@@ -15,7 +15,7 @@ import torch
 from duologue.checkpoints import load_codec
 from duologue.codec.mimi import Mimi
 from duologue.data.corpus import PcmStore
-from duologue.errors import EvaluationError
+from duologue.errors import EvaluationError, TrainingError
 from duologue.eval.clips import Sound
 from duologue.eval.instruments import Instruments, Quality, Transcript
 from duologue.train.loop import LoopConfig
@@ -138,6 +138,30 @@ def test_a_finished_recipe_is_not_run_again(
         assert torch.equal(tensor, again.state_dict()[name]), name
 
 
+def test_a_codec_is_trained_further(
+    trained: tuple[Path, Mimi], toy_plan: configs.CodecPlan, toy_store: PcmStore, toy_features: Path, tmp_path: Path
+) -> None:
+    first = trained[0] / "model"
+    work = Work((), tmp_path / "more", threads=1)
+    codec = pipeline.make_codec(work, toy_plan, toy_store, toy_features, continue_from=first)
+    before, after = (pipeline.read_teacher(folder / "teacher.safetensors") for folder in (first, work.path("model")))
+    assert torch.equal(before.centres, after.centres)  # every code stands for the unit that it stood for
+    assert not torch.equal(before.vectors, after.vectors)
+    assert not (work.folder / "units.npy").exists()
+    log = [json.loads(line) for line in (work.path("latent") / "log.jsonl").read_text().splitlines()]
+    fresh = [json.loads(line) for line in (trained[0] / "latent" / "log.jsonl").read_text().splitlines()]
+    assert log[0]["mel"] < fresh[0]["mel"]
+    assert codec.config == toy_plan.latent.model
+    with pytest.raises(TrainingError, match=r"no teacher\.safetensors beside the codec"):
+        pipeline.make_codec(
+            Work((), tmp_path / "again", threads=1),
+            toy_plan,
+            toy_store,
+            toy_features,
+            continue_from=first.parent / "codes" / "model",
+        )
+
+
 def test_round_trips_are_measured_on_the_way(
     toy_plan: configs.CodecPlan, toy_store: PcmStore, tmp_path: Path, ear: Ear
 ) -> None:
@@ -217,7 +241,9 @@ def test_a_decoder_without_discriminators_beside_one_with_them(
     trained: tuple[Path, Mimi], toy_plan: configs.CodecPlan, toy_store: PcmStore, ear: Ear
 ) -> None:
     folder, _ = trained
-    made = ablate.without_adversary(Work((), folder, threads=1), toy_plan, toy_store)
+    judges = toy_plan.decoder.reconstruction.adversary
+    assert judges is not None
+    made = ablate.without_adversary(Work((), folder, threads=1), toy_plan, toy_store, judges)
     first, second = (load_codec(path) for path in made.values())
     pcm = 0.2 * torch.sin(torch.arange(4 * 1920) * 0.04)[None, None]
     codes = first.encode(pcm)

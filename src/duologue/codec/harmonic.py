@@ -27,8 +27,8 @@ from duologue.nn.state import State
 _NOISE_SIZE = 65_536
 # Natural logarithm of the amplitude of a band: silence, and the most there can be.
 _SILENT, _LOUDEST = -14.0, 4.0
-# Of the window over pitch bins around the likeliest one.
-_REACH = 3
+# Of the window over pitch bins around the likeliest one, and the steps of a pitch in a bin: 3 cents in parlor's.
+_REACH, _PITCH_STEPS = 3, 16
 # Radians: a float64 sine is exact to many places here, and nothing is divided by zero.
 _SINGULAR = 1e-9
 
@@ -133,11 +133,16 @@ class HarmonicDecoder(nn.Module):
         return Controls(pitch, _bounded(harmonic), _bounded(noise))
 
     def pitch(self, logits: Tensor) -> Tensor:
-        """`[..., P]` -> Hz `[...]`: the mean over the bins around the likeliest one."""
+        """`[..., P]` -> Hz `[...]`: the mean over the bins around the likeliest one, in sixteenths of a bin.
+
+        The phase is a sum of pitches: steps that rounding errors seldom cross keep a stream equal to the whole.
+        """
         best = logits.argmax(dim=-1, keepdim=True)
         bins = torch.arange(logits.shape[-1], device=logits.device)
         near = logits.masked_fill((bins - best).abs() > _REACH, -torch.inf)
-        return (near.softmax(dim=-1) @ self.tables(logits.device).pitches.log()).exp()
+        place = (near.softmax(dim=-1) @ bins.to(logits)).mul(_PITCH_STEPS).round() / _PITCH_STEPS
+        low, high = math.log(self.config.lowest_hz), math.log(self.config.highest_hz)
+        return (low + place * ((high - low) / (logits.shape[-1] - 1))).exp()
 
     def synthesize(self, controls: Controls, pitch: Tensor, state: HarmonicState | None = None) -> Tensor:
         """The sound of `controls` at a `pitch [B, N]` in Hz: `[B, 1, N * step]`; no gradient reaches the pitch."""
