@@ -116,16 +116,18 @@ def _levels(frames: Tensor, tables: AnalysisTables) -> Tensor:
     window = tables.envelope
     spectra = torch.fft.rfft(frames[..., -len(window) :] * window, 2 * (len(tables.places) - 1))
     power = (spectra.real.square() + spectra.imag.square()) @ tables.places
-    return ((power + _FLOOR).log10() - _MEAN) / _DEVIATION
+    levels: Tensor = ((power + _FLOOR).log10() - _MEAN) / _DEVIATION
+    return levels
 
 
 def _periodicity(frames: Tensor, tables: AnalysisTables) -> Tensor:
     spectra = torch.fft.rfft(frames * tables.pitch, tables.size)[..., : len(tables.band)]
     power = (spectra.real.square() + spectra.imag.square()) * tables.band
-    correlations = torch.fft.irfft(power.to(torch.complex64))
+    correlations: Tensor = torch.fft.irfft(power.to(torch.complex64))
     # With a floor, so that silence is not periodic.
     total = correlations[..., :1] + _FLOOR * tables.band.mean() * tables.pitch.square().sum()
-    return between(correlations, tables.lags) / (total * tables.own)
+    periodicity: Tensor = between(correlations, tables.lags) / (total * tables.own)
+    return periodicity
 
 
 def between(values: Tensor, places: Tensor) -> Tensor:
