@@ -29,7 +29,7 @@ def main() -> int:
         "--continue-from",
         type=Path,
         metavar="FOLDER",
-        help="train a finished codec of this recipe further: its `model`",
+        help="train a finished codec of this recipe further: the folder `model` of its work",
     )
     parser.add_argument("--compile", action="store_true", help="use torch's compiler (needs a C++ compiler): faster")
     parser.add_argument("--no-features", action="store_true", help="train without Whisper: no words in codebook 0")

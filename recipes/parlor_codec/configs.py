@@ -10,8 +10,8 @@ from duologue.train.adversary import AdversaryConfig
 from duologue.train.codec import CodecTrainConfig, QuantizerConfig
 from duologue.train.loop import LoopConfig
 
-# Discriminators of parlor's size. Its plan has none: on two cores they cost four times the rest of a step, and what the
-# decoder of harmonics gains from them is not measured yet (`python -m recipes.parlor_codec.ablate adversary`).
+# Discriminators of parlor's size. Its plan has none: at these weights they undid the decoder of harmonics (dev/LOG.md),
+# and what it may gain from gentler ones is not measured yet (`python -m recipes.parlor_codec.ablate adversary`).
 SMALL_JUDGES = AdversaryConfig(filters=8)
 
 
@@ -35,10 +35,9 @@ class CodecPlan:
 
 
 def parlor_model() -> MimiConfig:
-    """Mimi's structure, narrower, with a decoder of harmonics: 12 codebooks of 1024, 1.5 kbit/s, a 2 s window."""
+    """Mimi's structure, narrower, as a codec of harmonics: 12 codebooks of 1024, 1.5 kbit/s, a 2 s window."""
     return MimiConfig(
         transformer=mimi_transformer(256, 4, 4, 1024, 50),
-        num_filters=24,
         dim=256,
         num_codebooks=12,
         codebook_size=1024,

@@ -100,7 +100,9 @@ def make_codec(
 def read_teacher(path: Path) -> SemanticTeacher:
     """The teacher that a codec was trained with. Raises `TrainingError` where there is none."""
     if not path.exists():
-        raise TrainingError(f"no {path.name} beside the codec in {path.parent}: it was not trained by this recipe")
+        raise TrainingError(
+            f"no {path.name} beside the codec in {path.parent}: give a finished `model`, or train without features"
+        )
     state = load_file(path)
     teacher = SemanticTeacher(state["centres"], state["vectors"].shape[1])
     teacher.load_state_dict(state)

@@ -34,12 +34,6 @@ def say(decoder: HarmonicDecoder, harmonic: float, noise: float, pitch: torch.Te
     return decoder.synthesize(controls, pitch[None])[0, 0]
 
 
-def assert_sounds_alike(made: torch.Tensor, expected: torch.Tensor) -> None:
-    """Not to the last place: a phase adds up the rounding of every pitch before it, a millionth of it each."""
-    torch.testing.assert_close(made, expected, atol=1e-2 * float(expected.abs().max()), rtol=0)
-    assert (made - expected).square().mean() < 1e-5 * expected.square().mean()
-
-
 def spectrum(sound: torch.Tensor) -> torch.Tensor:
     """Magnitudes, one bin a Hz."""
     return torch.fft.rfft(sound[-RATE:] * torch.hann_window(RATE)).abs()
@@ -103,7 +97,7 @@ def test_a_stream_of_codes_is_the_whole() -> None:
     whole = codec.decode(codes)
     state = codec.init_decoder_state(2)
     streamed = torch.cat([codec.decode(codes[..., i : i + 1], state) for i in range(12)], dim=-1)
-    assert_sounds_alike(streamed, whole)
+    torch.testing.assert_close(streamed, whole, atol=1e-4, rtol=0)
     changed = codes.clone()
     changed[..., 8:] = (changed[..., 8:] + 1) % codec.config.codebook_size
     after = codec.decode(changed)
@@ -122,7 +116,7 @@ def test_a_row_begins_anew_after_a_reset() -> None:
     first = codec.decode(codes, state)
     state.reset(torch.tensor([1]))
     second = codec.decode(codes, state)
-    assert_sounds_alike(second[1], first[1])
+    torch.testing.assert_close(second[1], first[1], atol=1e-4, rtol=0)
     assert (second[0] - first[0]).abs().max() > 0.1 * first.abs().max()
 
 

@@ -61,7 +61,6 @@ def toy_codec() -> MimiConfig:
         full,
         transformer=transformer,
         dim=16,
-        num_filters=4,
         num_codebooks=3,
         codebook_size=16,
         codebook_dim=8,

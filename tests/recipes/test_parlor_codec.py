@@ -85,9 +85,7 @@ def test_the_recipe_makes_a_codec_that_streams(trained: tuple[Path, Mimi]) -> No
     streamed = torch.cat([codec.encode(piece, encoder) for piece in pcm.split(1920, dim=-1)], dim=-1)
     assert torch.equal(streamed, codes)
     sound = torch.cat([codec.decode(codes[..., i : i + 1], decoder) for i in range(8)], dim=-1)
-    whole = codec.decode(codes)
-    # Eight steps teach no pitch; where two bins are equally likely, rounding chooses.
-    assert (sound - whole).square().mean() < 1e-3 * whole.square().mean()
+    torch.testing.assert_close(sound, codec.decode(codes), atol=1e-5, rtol=0)
 
 
 def test_the_loss_falls(trained: tuple[Path, Mimi]) -> None:

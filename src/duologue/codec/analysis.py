@@ -150,7 +150,7 @@ def _tables(config: HarmonicConfig, sample_rate: int, device: torch.device) -> A
     # Fewer samples a second will do for the band: a whole number of times fewer, so that an FFT gives them.
     fewer = 2 ** int(math.log2(sample_rate / 2 / _BAND_HZ))
     lags = sample_rate / fewer / pitch_bins(config)
-    size = _power_of_two(len(pitch) + fewer * (math.ceil(float(lags.max())) + 2))
+    size = _power_of_two(len(pitch) + fewer * (math.ceil(sample_rate / fewer / config.lowest_hz) + 2))
     hertz = torch.linspace(0, sample_rate / 2 / fewer, size // 2 // fewer + 1)
     band = ((_BAND_HZ - hertz) / (_BAND_HZ / 3)).clamp(0, 1)
     correlation = torch.fft.irfft(torch.fft.rfft(pitch, size).abs().square())
@@ -162,4 +162,4 @@ def _tables(config: HarmonicConfig, sample_rate: int, device: torch.device) -> A
 
 
 def _power_of_two(least: int) -> int:
-    return int(2 ** math.ceil(math.log2(least)))
+    return 1 << (least - 1).bit_length()

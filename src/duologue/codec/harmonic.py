@@ -141,8 +141,7 @@ class HarmonicDecoder(nn.Module):
         bins = torch.arange(logits.shape[-1], device=logits.device)
         near = logits.masked_fill((bins - best).abs() > _REACH, -torch.inf)
         place = (near.softmax(dim=-1) @ bins.to(logits)).mul(_PITCH_STEPS).round() / _PITCH_STEPS
-        low, high = math.log(self.config.lowest_hz), math.log(self.config.highest_hz)
-        return (low + place * ((high - low) / (logits.shape[-1] - 1))).exp()
+        return pitch_at(self.config, place)
 
     def synthesize(self, controls: Controls, pitch: Tensor, state: HarmonicState | None = None) -> Tensor:
         """The sound of `controls` at a `pitch [B, N]` in Hz: `[B, 1, N * step]`; no gradient reaches the pitch."""
@@ -238,8 +237,13 @@ def _bounded(levels: Tensor) -> Tensor:
 
 def pitch_bins(config: HarmonicConfig) -> Tensor:
     """The pitches `[P]` in Hz, evenly spaced on a logarithmic axis."""
+    return pitch_at(config, torch.arange(config.num_pitches, dtype=torch.float32))
+
+
+def pitch_at(config: HarmonicConfig, places: Tensor) -> Tensor:
+    """In Hz, at `places [...]` counted in bins, between them as well."""
     low, high = math.log(config.lowest_hz), math.log(config.highest_hz)
-    return torch.linspace(low, high, config.num_pitches).exp()
+    return (low + places * ((high - low) / (config.num_pitches - 1))).exp()
 
 
 def spread(config: HarmonicConfig, sample_rate: int, size: int) -> Tensor:

@@ -73,7 +73,10 @@ class QuantizerConfig(JsonConfig):
 
 @dataclass(frozen=True)
 class CodecTrainConfig(JsonConfig):
-    """One run: what learns, what stands between encoder and decoder, and how the terms are weighed."""
+    """One run: what learns, what stands between encoder and decoder, and how the terms are weighed.
+
+    `pitch_weight` is that of the pitch, in nats, which a decoder of harmonics learns; others have none.
+    """
 
     model: MimiConfig
     loop: LoopConfig

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from duologue.codec.analysis import between
-from duologue.train.spectral import low_pass
 
 # Of the recording; speech is compared with itself below this many Hz.
 _BAND_HZ = 1800.0
@@ -47,7 +46,7 @@ def track_pitch(pcm: Tensor, sample_rate: int, centres: Tensor, step: int) -> tu
     result lies between them. Without a voice the pitch is that of the path, which means little.
     """
     every = max(1, int(sample_rate / (4 * _BAND_HZ)))
-    pcm = low_pass(pcm.float(), sample_rate, _BAND_HZ)[:, ::every]
+    pcm = _low_pass(pcm.float(), sample_rate, _BAND_HZ)[:, ::every]
     rate, hop = sample_rate / every, step / every
     window, longest = round(_WINDOW_S * rate), math.ceil(rate / float(centres.min())) + 2
     count = math.floor(pcm.shape[1] / hop + 1e-6)
@@ -65,6 +64,13 @@ def track_pitch(pcm: Tensor, sample_rate: int, centres: Tensor, step: int) -> tu
     strength = values.gather(-1, path[..., None])[..., 0]
     loud = frames[..., : window + longest // 2].square().mean(dim=-1) > _FAINT
     return pitch, (strength > _VOICED) & loud
+
+
+def _low_pass(pcm: Tensor, sample_rate: int, hz: float) -> Tensor:
+    """`[..., S]`: what lies below `hz`, without delay; a twelfth power falls off above."""
+    frequencies = torch.fft.rfftfreq(pcm.shape[-1], 1 / sample_rate, device=pcm.device)
+    low: Tensor = torch.fft.irfft(torch.fft.rfft(pcm) / (1 + (frequencies / hz) ** 12), pcm.shape[-1])
+    return low
 
 
 def _correlations(frames: Tensor, window: int, longest: int) -> Tensor:

@@ -83,13 +83,6 @@ class MultiScaleSTFT(nn.Module):
         return total / max(1, len(self.sizes))
 
 
-def low_pass(pcm: Tensor, sample_rate: int, hz: float) -> Tensor:
-    """`[..., S]`: what lies below `hz`, without delay; a twelfth power falls off above."""
-    frequencies = torch.fft.rfftfreq(pcm.shape[-1], 1 / sample_rate, device=pcm.device)
-    low: Tensor = torch.fft.irfft(torch.fft.rfft(pcm) / (1 + (frequencies / hz) ** 12), pcm.shape[-1])
-    return low
-
-
 def magnitudes(pcm: Tensor, window: Tensor, hop: int) -> Tensor:
     """`[B, S] -> [B, window / 2 + 1, frames]`: magnitudes whose gradient is finite at silence, too."""
     stft = torch.stft(pcm, len(window), hop, window=window / window.norm(), return_complex=True, pad_mode="constant")
