@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import duologue
+from duologue.train.csm import without_codes
 from recipes.parlor import configs, pipeline
 from recipes.parlor_codec.configs import PLANS
 from recipes.parlor_codec.pipeline import make_codec
@@ -30,7 +31,8 @@ def main() -> int:
     parser.add_argument(
         "--continue-from",
         metavar="CHECKPOINT",
-        help="a checkpoint whose codec is kept and whose speech model is trained further",
+        help="a checkpoint whose speech model is trained further; its codec is kept unless --codec names "
+        "another, whose codes are then learned anew",
     )
     parser.add_argument(
         "--codec", metavar="CHECKPOINT", help="a trained codec (default: recipes.parlor_codec trains one)"
@@ -49,14 +51,14 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     """All steps in order."""
     work = Work(tuple(arguments.corpus), arguments.work, arguments.threads)
     plan = PLANS["parlor"](arguments.codec_minutes)
-    initial, checkpoint = None, arguments.continue_from or arguments.codec
-    if arguments.continue_from is not None:
-        earlier = duologue.load(arguments.continue_from, device="cpu")
-        codec, initial = earlier.codec, earlier.model
-        report(f"codec and speech model: those of {arguments.continue_from}")
-    elif arguments.codec is not None:
+    earlier = None if arguments.continue_from is None else duologue.load(arguments.continue_from, device="cpu")
+    checkpoint = arguments.codec or arguments.continue_from
+    if arguments.codec is not None:
         codec = duologue.load_codec(arguments.codec)
         report(f"codec: that of {arguments.codec}")
+    elif earlier is not None:
+        codec = earlier.codec
+        report(f"codec: that of {arguments.continue_from}")
     else:
         store = decode_recordings(work, plan.latent.model.sample_rate, report)
         report(f"pcm: {len(store)} recordings, {len(store.skipped)} left out")
@@ -65,11 +67,16 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
         codec = make_codec(of_codec, plan, store, features, report=report)
         checkpoint = str(of_codec.path("model"))
     turns = pipeline.encode_corpus(work, checkpoint, report)
-    if initial is None:
+    initial = None
+    if earlier is None:
         shape = configs.csm_model(pipeline.text_vocab_size(work), codec.config)
         config = configs.csm_training(shape, minutes=arguments.csm_minutes)
+    elif arguments.codec is None:
+        config = configs.csm_continuation(earlier.model.config, minutes=arguments.csm_minutes)
+        initial = earlier.model.state_dict()
     else:
-        config = configs.csm_continuation(initial.config, minutes=arguments.csm_minutes)
+        config = configs.csm_transfer(earlier.model.config, codec.config, minutes=arguments.csm_minutes)
+        initial = without_codes(earlier.model.state_dict())
     model = pipeline.make_csm(work, config, turns, codec, initial)
     report("csm: trained")
     destination = arguments.out or work.path("parlor")

@@ -76,3 +76,16 @@ def csm_continuation(model: CSMConfig, *, minutes: float) -> CSMTrainConfig:
         text_masking=0.08,
         alignment_weight=0.0,
     )
+
+
+def csm_transfer(model: CSMConfig, codec: MimiConfig, *, minutes: float) -> CSMTrainConfig:
+    """For a model that reads already, over another codec: the new codes are aligned as those of a first training."""
+    over = replace(
+        model,
+        num_codebooks=codec.num_codebooks,
+        codebook_size=codec.codebook_size,
+        audio_vocab_size=codec.codebook_size + RESERVED_AUDIO_IDS,
+    )
+    start = csm_training(over, minutes=minutes)
+    further = csm_continuation(over, minutes=minutes)
+    return replace(further, alignment_weight=start.alignment_weight)

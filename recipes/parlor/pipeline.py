@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import Tensor
+
 from duologue.checkpoints import save_checkpoint
 from duologue.codec.mimi import Mimi
 from duologue.data.conversations import SequenceSampler
@@ -40,9 +42,16 @@ def voice_weights(turns: TurnStore) -> dict[str, float]:
 
 
 def make_csm(
-    work: Work, config: CSMTrainConfig, turns: TurnStore, codec: Mimi | None = None, initial: CSM | None = None
+    work: Work,
+    config: CSMTrainConfig,
+    turns: TurnStore,
+    codec: Mimi | None = None,
+    initial: dict[str, Tensor] | None = None,
 ) -> CSM:
-    """Step `csm`: trains, or resumes; `initial` gives the weights to start from, `codec` the likeness of codes."""
+    """Step `csm`: trains, or resumes. `codec` gives the likeness of codes, `initial` weights to start from.
+
+    Both as `train_csm` takes them.
+    """
     tokenizer = build_tokenizer(work.path("csm"))
     prepared: dict[str, str] = {}
 
@@ -82,7 +91,7 @@ def make_csm(
         config,
         batches,
         work.path("csm"),
-        initial=None if initial is None else initial.state_dict(),
+        initial=initial,
         codebooks=[] if codec is None else codec.codebook_vectors(),
         evaluate=evaluate,
     )

@@ -9,8 +9,11 @@ import pytest
 import torch
 
 import duologue
+from duologue.checkpoints import save_checkpoint
+from duologue.codec.mimi import Mimi
 from duologue.data.corpus import PcmStore
 from duologue.data.shards import TurnStore
+from duologue.train.csm import without_codes
 from duologue.train.loop import LoopConfig
 from recipes.parlor import configs, pipeline
 from recipes.parlor.text import build_tokenizer, symbols
@@ -68,13 +71,39 @@ def test_a_trained_model_is_trained_further(
     config = dataclasses.replace(configs.csm_continuation(earlier.model.config, minutes=1), loop=toy_loop(4))
     further = Work(work.corpora, tmp_path, threads=1)
     turns = TurnStore(work.path("turns"))
-    model = pipeline.make_csm(further, config, turns, earlier.codec, earlier.model)
+    model = pipeline.make_csm(further, config, turns, earlier.codec, earlier.model.state_dict())
     before, after = (m.codebook0_head.weight.detach() for m in (earlier.model, model))
     assert 0 < float((after - before).norm()) < 0.5 * float(before.norm())  # from there, not from nothing
     pipeline.export(further, model, earlier.codec, turns, tmp_path / "parlor")
     generator = duologue.load(tmp_path / "parlor")
     assert generator.model.config.guidance == configs.GUIDANCE > 1
     assert generator.voices.fingerprint == earlier.voices.fingerprint
+
+
+@pytest.mark.filterwarnings("ignore:the speech was cut at its cap")
+def test_a_trained_model_learns_the_codes_of_another_codec(
+    trained: tuple[Work, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    toy_loop: Callable[[int], LoopConfig],
+) -> None:
+    monkeypatch.setattr(pipeline, "BATCH_ROWS", 400)
+    work, folder = trained
+    earlier = duologue.load(folder)
+    other = Mimi(dataclasses.replace(earlier.codec.config, num_codebooks=2, codebook_size=8))
+    save_checkpoint(tmp_path / "codec", "native", codec=other)
+    further = Work(work.corpora, tmp_path, threads=1)
+    turns = pipeline.encode_corpus(further, str(tmp_path / "codec"), lambda line: None)
+    config = configs.csm_transfer(earlier.model.config, other.config, minutes=1)
+    initial = without_codes(earlier.model.state_dict())
+    config = dataclasses.replace(config, loop=toy_loop(4))
+    model = pipeline.make_csm(further, config, turns, other, initial)
+    before, after = (m.text_embeddings.weight.detach() for m in (earlier.model, model))
+    assert 0 < float((after - before).norm()) < 0.5 * float(before.norm())
+    pipeline.export(further, model, other, turns, tmp_path / "parlor")
+    speech = duologue.load(tmp_path / "parlor").speak("Hello there.", seed=1, max_audio_length_ms=400)
+    assert speech.codes.shape[0] == 2
+    assert int(speech.codes.max()) < 8
 
 
 def test_turns_are_not_encoded_again(trained: tuple[Work, Path]) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from duologue.config import CSM_PRESETS
+from duologue.errors import TrainingError
 from duologue.frames import RowBatch
 from duologue.model.csm import CSM
 from duologue.train.csm import (
@@ -15,8 +16,10 @@ from duologue.train.csm import (
     embed_codebooks,
     hidden_matrices,
     hidden_rows,
+    start_from,
     train_csm,
     validation_losses,
+    without_codes,
 )
 from duologue.train.loop import WEIGHT, LoopConfig
 
@@ -119,6 +122,29 @@ def test_codes_that_sound_alike_start_alike() -> None:
         assert similar[0] > 0.99 and similar[1:].abs().mean() < 0.5
     now = model.audio_embeddings.weight.detach().square().mean().sqrt().item()
     assert now == pytest.approx(size, rel=0.2)
+
+
+def test_a_model_over_another_codec_keeps_all_but_the_codes() -> None:
+    torch.manual_seed(0)
+    tiny = CSM_PRESETS["tiny"]
+    old, new = CSM(tiny), CSM(dataclasses.replace(tiny, num_codebooks=tiny.num_codebooks - 1))
+    own = {name: value.clone() for name, value in new.state_dict().items()}
+    start_from(new, without_codes(old.state_dict()))
+    codes = {"audio_embeddings.weight", "codebook0_head.weight", "audio_head"}
+    for name, value in new.state_dict().items():
+        assert torch.equal(value, own[name] if name in codes else old.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("change", ["absent", "shape"])
+def test_weights_of_another_model_are_refused(change: str) -> None:
+    model = CSM(CSM_PRESETS["tiny"])
+    state = model.state_dict()
+    if change == "absent":
+        del state["text_embeddings.weight"]
+    else:
+        state["text_embeddings.weight"] = state["text_embeddings.weight"][1:]
+    with pytest.raises(TrainingError, match=r"another model \(text_embeddings\.weight"):
+        start_from(model, state)
 
 
 def test_the_alignment_term_fades_out() -> None:

@@ -59,6 +59,8 @@ class CSMTrainConfig(JsonConfig):
 
 
 BatchFunction = Callable[[int, float], RowBatch]
+# What a model knows of its codec's codes; the rest is about text and speech.
+_OF_CODES = ("audio_embeddings.", "codebook0_head.", "audio_head")
 
 
 def initialise(model: CSM) -> None:
@@ -96,6 +98,25 @@ def embed_codebooks(model: CSM, codebooks: Sequence[Tensor], *, seed: int = 0) -
             projection = torch.randn(vectors.shape[1], target.shape[1], generator=generator)
             size = target.square().mean().sqrt()
             target[: len(vectors)] = (centred / spread) @ projection * size
+
+
+def without_codes(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A CSM's weights less those that belong to its codec's codes: what is left suits a model over another codec."""
+    return {name: value for name, value in state.items() if not name.startswith(_OF_CODES)}
+
+
+def start_from(model: CSM, initial: dict[str, Tensor]) -> None:
+    """Takes over `initial`; what belongs to codes may be absent and then stays as it is.
+
+    Raises `TrainingError` for weights of another model.
+    """
+    own = model.state_dict()
+    absent = [name for name in own if name not in initial and not name.startswith(_OF_CODES)]
+    foreign = [name for name in initial if name not in own or own[name].shape != initial[name].shape]
+    if absent or foreign:
+        named = f"{absent[0]} is absent" if absent else f"{foreign[0]} does not fit"
+        raise TrainingError(f"the weights to start from are of another model ({named}): give one of the same shape")
+    model.load_state_dict(initial, strict=False)
 
 
 def hidden_matrices(model: CSM, *, prefix: str = "") -> list[str]:
@@ -168,9 +189,9 @@ def train_csm(
     """Trains, or resumes what `folder` holds, and returns the model with its averaged weights, whole on the CPU.
 
     `batches(index, progress)` must depend on nothing but its arguments and the process; `index` counts the batches of
-    a process, of which a step takes `loop.accumulate`. `initial` are weights to start from instead of random ones;
-    `codebooks` are the codec's vectors, for `embed_codebooks`. `evaluate(model, step)` returns named figures for the
-    log; where the world is sharding every process calls it. Raises `TrainingError`.
+    a process, of which a step takes `loop.accumulate`. `initial` are weights to start from instead of random ones (see
+    `without_codes`); `codebooks` are the codec's vectors, for `embed_codebooks`. `evaluate(model, step)` returns named
+    figures for the log; where the world is sharding every process calls it. Raises `TrainingError`.
     """
     world = world or World()
     if world.is_sharding and config.alignment_weight:
@@ -180,7 +201,7 @@ def train_csm(
     initialise(model)
     embed_codebooks(model, codebooks, seed=config.loop.seed)
     if initial is not None:
-        model.load_state_dict(initial)
+        start_from(model, initial)
     if config.lora is not None:
         Adapters(model, config.lora)
     training = CSMTraining(config, model).to(device)
