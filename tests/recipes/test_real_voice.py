@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from duologue.audio import write_audio
 from duologue.checkpoints import save_checkpoint
 from duologue.engine.load import load
 from duologue.eval.instruments import Instruments
+from duologue.eval.systems import ModelOptions
 from recipes.real_voice import __main__ as recipe
+from recipes.real_voice import hearing
 from recipes.real_voice.hearing import Heard, markdown
 from tests.engine.builders import tiny_csm, tiny_mimi, tiny_tokenizer, tone
 from tests.recipes.test_parlor_codec import Encoder, Judge, Recognizer
@@ -58,6 +61,7 @@ def test_every_amount_and_method_is_tuned_and_measured_once(
         tmp_path, recognizer_override=Recognizer(), speaker_encoder_override=Encoder(), quality_judge_override=Judge()
     )
     monkeypatch.setattr(recipe, "Instruments", lambda *arguments, **options: instruments)
+    monkeypatch.setattr(hearing, "ModelOptions", partial(ModelOptions, cap_s=0.8))  # a random model does not stop
     command = ["real_voice", "--source", recordings, "--heldout", recordings, "--voice", "eve", "--model", tiny]
     command += ["--speech-minutes", 0.1, 1000, "--train-minutes", 0.003, "--lines", 2, "--others", 1]
     command += ["--work", tmp_path / "work"]
