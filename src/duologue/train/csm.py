@@ -106,12 +106,13 @@ def without_codes(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def start_from(model: CSM, initial: dict[str, Tensor]) -> None:
-    """Takes over `initial`; what belongs to codes may be absent and then stays as it is.
+    """Takes over `initial`, a whole model's weights or `without_codes`; what belongs to codes then stays as it is.
 
     Raises `TrainingError` for weights of another model.
     """
     own = model.state_dict()
-    absent = [name for name in own if name not in initial and not name.startswith(_OF_CODES)]
+    has_codes = len(without_codes(initial)) < len(initial)
+    absent = [name for name in (own if has_codes else without_codes(own)) if name not in initial]
     foreign = [name for name in initial if name not in own or own[name].shape != initial[name].shape]
     if absent or foreign:
         named = f"{absent[0]} is absent" if absent else f"{foreign[0]} does not fit"
