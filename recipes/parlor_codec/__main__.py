@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+from duologue.engine.load import find_device
 from duologue.eval.instruments import Instruments
 from duologue.train.distributed import World
 from recipes.parlor_codec import pipeline
@@ -24,6 +26,11 @@ def main() -> int:
     add_work_options(parser, Path("runs/parlor_codec"))
     parser.add_argument("--preset", choices=list(PLANS), default="parlor", help="the codec's size (default: parlor)")
     parser.add_argument("--minutes", type=float, default=600, help="computing time of the three runs (default: 600)")
+    parser.add_argument("--crops", type=int, metavar="N", help="recordings a step (default: as the preset has it)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that prepare batches; a GPU needs a dozen"
+    )
     parser.add_argument("--whisper", type=Path, help="a CTranslate2 Whisper folder (default: that of the wheels)")
     parser.add_argument(
         "--continue-from",
@@ -36,7 +43,10 @@ def main() -> int:
     arguments = parser.parse_args()
 
     def steps(world: World, report: Report) -> None:
-        run(arguments, PLANS[arguments.preset](arguments.minutes), world, report)
+        plan = PLANS[arguments.preset](arguments.minutes)
+        if arguments.crops is not None:
+            plan = replace(plan, crops_per_batch=arguments.crops)
+        run(arguments, plan, world, report)
 
     return run_safely(steps, arguments.threads)
 
@@ -96,6 +106,8 @@ def run(arguments: argparse.Namespace, plan: CodecPlan, world: World, report: Re
         features,
         continue_from=arguments.continue_from,
         listener=listener_of(arguments, work) if world.is_first else None,
+        device=find_device(arguments.device),
+        workers=arguments.workers,
         world=world,
         is_watched=arguments.tensorboard,
         compiled=arguments.compile,

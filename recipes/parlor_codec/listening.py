@@ -115,13 +115,15 @@ def through_latent(codec: Mimi) -> Callable[[Sound], Clip]:
     def change(sound: Sound) -> Clip:
         started = time.perf_counter()
         pcm = resample(sound.pcm, sound.sample_rate, codec.sample_rate)
-        padded = torch.nn.functional.pad(pcm, (0, -len(pcm) % codec.frame_size))[None, None]
+        padded = torch.nn.functional.pad(pcm, (0, -len(pcm) % codec.frame_size))[None, None].to(
+            next(codec.parameters()).device
+        )
         with torch.no_grad():
             latent = codec.encode_latent(padded)
             quantizer = codec.quantizer
             semantic = quantizer.semantic.decode(quantizer.semantic.encode(latent, 1))
             made: Tensor = codec.decode_latent(semantic + quantizer.acoustic.project(latent))
-        return Clip(Sound(made[0, 0, : len(pcm)].clamp(-1, 1), codec.sample_rate), time.perf_counter() - started)
+        return Clip(Sound(made[0, 0, : len(pcm)].clamp(-1, 1).cpu(), codec.sample_rate), time.perf_counter() - started)
 
     return change
 

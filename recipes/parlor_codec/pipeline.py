@@ -15,6 +15,7 @@ from duologue.checkpoints import load_codec, save_checkpoint
 from duologue.codec.mimi import Mimi
 from duologue.data.corpus import PcmStore
 from duologue.data.crops import CropSampler
+from duologue.data.prefetch import Prefetched
 from duologue.data.teacher import feature_statistics
 from duologue.errors import TrainingError
 from duologue.train.board import Board
@@ -41,6 +42,8 @@ def make_codec(
     *,
     continue_from: Path | None = None,
     listener: Listener | None = None,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
     world: World | None = None,
     is_watched: bool = False,
     compiled: bool = False,
@@ -50,7 +53,8 @@ def make_codec(
 
     Without `features` the semantic codebook is one more acoustic one. `continue_from` holds a codec to start from, with
     its teacher where there are `features` (see `read_teacher`). `listener` measures round trips on the way; with
-    `is_watched` each run writes for TensorBoard. `compiled` runs are faster after a minute or two.
+    `is_watched` each run writes for TensorBoard. `workers` processes prepare batches. `compiled` runs are faster after
+    a minute or two.
     """
     finished = work.path("model")
     if (finished / "config.json").exists():
@@ -73,11 +77,12 @@ def make_codec(
         board = Board(folder / "board") if is_watched and world.is_first else None
         codec = train_codec(
             config,
-            batches(plan, config, store, features, seed=config.loop.seed + 1000 * number + world.rank),
+            batches(plan, config, store, features, seed=config.loop.seed + 1000 * number + world.rank, workers=workers),
             folder,
             initial=codec,
             teacher=teacher,
             evaluate=None if listener is None else listener.of_run(config, board),
+            device=device,
             world=world,
             board=board,
             compiled=compiled,
@@ -110,9 +115,18 @@ def read_teacher(path: Path) -> SemanticTeacher:
 
 
 def batches(
-    plan: CodecPlan, config: CodecTrainConfig, store: PcmStore, features: Path | None, *, seed: int
+    plan: CodecPlan,
+    config: CodecTrainConfig,
+    store: PcmStore,
+    features: Path | None,
+    *,
+    seed: int,
+    workers: int = 0,
 ) -> BatchFunction:
-    """Random crops of a run, with the recogniser's features where the run learns from them."""
+    """Random crops of a run, with the recogniser's features where the run learns from them.
+
+    They are cut in this process, or by `workers` others ahead of time.
+    """
     listens = features is not None and config.learn == "all"
     draw = CropSampler(
         store,
@@ -125,7 +139,8 @@ def batches(
         feature_statistics=feature_statistics(features) if features is not None and listens else None,
         shifted=plan.shifted,
     )
-    return lambda index: CodecBatch(*draw(index))
+    prefetched = Prefetched(draw, workers)
+    return lambda index: CodecBatch(*prefetched(index))
 
 
 def work_units(path: Path, features: Path, count: int, *, seed: int = 0) -> Tensor:

@@ -26,13 +26,13 @@ def kmeans(points: Tensor, size: int, *, iterations: int, generator: torch.Gener
     """
     count = points.shape[0]
     draw = torch.randperm(count, generator=generator)
-    centres = points[draw.repeat(-(-size // count))[:size]].clone()
-    usage = torch.ones(size)
+    centres = points[draw.repeat(-(-size // count))[:size].to(points.device)].clone()
+    usage = points.new_ones(size)
     for _ in range(iterations):
         chosen = nearest(points, centres)  # [N]
         usage = torch.bincount(chosen, minlength=size).float()
         sums = torch.zeros_like(centres).index_add_(0, chosen, points)
-        fresh = points[torch.randint(count, (size,), generator=generator)]
+        fresh = points[torch.randint(count, (size,), generator=generator).to(points.device)]
         centres = torch.where(usage[:, None] > 0, sums / usage.clamp(min=1)[:, None], fresh)
     return centres, usage.clamp(min=1)
 
@@ -55,11 +55,11 @@ def update_codebook(
     revive_below: float,
     generator: torch.Generator,
     world: World | None = None,
-) -> int:
+) -> Tensor:
     """Moves each vector towards the mean of the `points [N, D]` that chose it (`codes [N]`), over all processes.
 
     A code whose average use falls below `revive_below` points a step is set to a random point of this batch, the first
-    process's. Returns how many were.
+    process's. Returns how many were, a scalar: nothing here waits for the device.
     """
     world = world or World()
     size = codebook.cluster_usage.shape[0]
@@ -67,14 +67,14 @@ def update_codebook(
     sums = torch.zeros_like(codebook.embedding_sum).index_add_(0, codes, points.to(codebook.embedding_sum.dtype))
     codebook.cluster_usage.lerp_(usage, 1 - decay)
     codebook.embedding_sum.lerp_(world.total(sums), 1 - decay)
-    dead = (codebook.cluster_usage < revive_below).nonzero().flatten()
-    if len(dead):
-        fresh = points[torch.randint(points.shape[0], (len(dead),), generator=generator)]
-        # The revived code counts as used a little above the limit: it has some steps to find points of its own.
-        codebook.cluster_usage[dead] = 2 * revive_below
-        codebook.embedding_sum[dead] = fresh.to(codebook.embedding_sum.dtype) * 2 * revive_below
-        world.share([codebook.embedding_sum])
-    return len(dead)
+    dead = codebook.cluster_usage < revive_below  # [V]
+    fresh = points[torch.randint(len(points), (size,), generator=generator).to(points.device)]
+    # The revived code counts as used a little above the limit: it has some steps to find points of its own.
+    kept = 2 * revive_below
+    codebook.cluster_usage.masked_fill_(dead, kept)
+    codebook.embedding_sum.copy_(torch.where(dead[:, None], fresh.to(sums) * kept, codebook.embedding_sum))
+    world.share([codebook.embedding_sum])
+    return dead.sum()
 
 
 def perplexity(usage: Tensor) -> float:

@@ -99,6 +99,10 @@ class CodecBatch:
     pcm: Tensor
     teacher: Tensor
 
+    def to(self, device: torch.device | str) -> CodecBatch:
+        """The batch on a device."""
+        return CodecBatch(self.pcm.to(device, non_blocking=True), self.teacher.to(device, non_blocking=True))
+
 
 BatchFunction = Callable[[int], CodecBatch]
 
@@ -251,8 +255,8 @@ class CodecTraining(nn.Module):
         """K-means over the latents of as many batches as `kmeans_points` asks for, codebook after codebook."""
         latents: list[Tensor] = []
         while sum(map(len, latents)) < self.config.quantizer.kmeans_points:
-            latents.append(self.codec.encode_latent(batches(len(latents)).pcm).float().flatten(0, 1).cpu())
-        points = torch.cat(latents).to(self.codec.quantizer.acoustic.input_proj.weight.device)
+            latents.append(self.codec.encode_latent(batches(len(latents)).pcm).float().flatten(0, 1))
+        points = torch.cat(latents)
         generator = torch.Generator().manual_seed(seed)
         stacks = [self.codec.quantizer.acoustic]
         if self.semantic is None:
@@ -346,12 +350,13 @@ def train_codec(
     initial: Mimi | None = None,
     teacher: SemanticTeacher | None = None,
     evaluate: Callable[[Mimi, int], dict[str, float]] | None = None,
+    device: torch.device | str = "cpu",
     world: World | None = None,
     board: Board | None = None,
     compiled: bool = False,
     quiet: bool = False,
 ) -> Mimi:
-    """Trains, or resumes what `folder` holds, and returns the codec with its averaged weights.
+    """Trains, or resumes what `folder` holds, and returns the codec with its averaged weights, on the CPU.
 
     Starts from `initial`, which is left as it is, or from random weights. `teacher` is trained along, in place: the
     next run goes on with it. `batches(index)` gives the batch of a step and must depend on nothing but `index` and the
@@ -366,7 +371,11 @@ def train_codec(
     codec = Mimi(config.model) if initial is None else deepcopy(initial)
     if initial is None:
         initialise(codec)
-    training = CodecTraining(config, codec, teacher=teacher, world=world, compiled=compiled)
+    training = CodecTraining(config, codec, teacher=teacher, world=world, compiled=compiled).to(device)
+
+    def on_device(index: int) -> CodecBatch:
+        return batches(index).to(device)
+
     loop = TrainingLoop(
         config.loop,
         training,
@@ -384,7 +393,7 @@ def train_codec(
     )
     is_quantizing = config.learn == "all" and config.bottleneck == "codes"
     if not loop.resume() and is_quantizing and config.quantizer.kmeans_points:
-        training.start_codebooks(batches, seed=config.loop.seed)
+        training.start_codebooks(on_device, seed=config.loop.seed)
 
     def measure(index: int) -> dict[str, float]:
         in_use = {number: perplexity(codebook.cluster_usage) for number, codebook in _learning(training).items()}
@@ -394,9 +403,10 @@ def train_codec(
             training.write_semantic()
             return figures | (evaluate(codec, index) if evaluate is not None else {})
 
-    loop.run(lambda index, progress: training(batches(index), progress), evaluate=measure, quiet=quiet)
+    loop.run(lambda index, progress: training(on_device(index), progress), evaluate=measure, quiet=quiet)
     loop.assign_average()
     training.write_semantic()
+    training.cpu()
     for parameter in codec.parameters():
         parameter.requires_grad_(True)
     return codec.eval()

@@ -218,8 +218,11 @@ class TrainingLoop:
             for sums, more in zip(gradients, found, strict=False):
                 torch._foreach_add_([local(t) for t in sums], [local(t) for t in more])
             gradients = gradients or found
-            for name, value in losses.items():
-                values[name] = values.get(name, 0.0) + share * float(value.detach())
+            numbers = torch.stack(
+                [value.detach().float() for value in losses.values()]
+            ).tolist()  # waits once, not often
+            for name, number in zip(losses, numbers, strict=True):
+                values[name] = values.get(name, 0.0) + share * number
             total += share
         values = {name: value / max(total, 1e-9) for name, value in values.items()}
         if not self.world.is_sharding:

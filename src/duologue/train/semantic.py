@@ -92,13 +92,14 @@ class SemanticTeacher(nn.Module):
         with torch.autocast(projected.device.type, enabled=False):
             logits = self.logits(projected)
             codes = logits.detach().argmax(dim=-1)
-            if not known.any():
-                nothing = projected.sum() * 0.0
-                return codes, SemanticLosses(nothing, nothing.detach(), nothing)
-            features = teacher.float()[known]
+            features = teacher.float()
             labels = nearest(features, self.centres)
-            cosine = F.cosine_similarity(self.head(projected.float()[known]), features, dim=-1)
-            losses = SemanticLosses(
-                F.cross_entropy(logits[known], labels), (codes[known] == labels).float().mean(), 1 - cosine.mean()
-            )
+            cosine = F.cosine_similarity(self.head(projected.float()), features, dim=-1)
+            unit = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none").view_as(labels)
+            is_right = (codes == labels).float()
+
+            def mean(values: Tensor) -> Tensor:
+                return torch.where(known, values, 0.0).sum() / known.sum().clamp(min=1)
+
+            losses = SemanticLosses(mean(unit), mean(is_right), mean(1 - cosine))
         return codes, losses
