@@ -17,21 +17,21 @@ SMALL_JUDGES = AdversaryConfig(filters=8)
 
 @dataclass(frozen=True)
 class CodecPlan:
-    """The three runs of a codec (see `duologue.train.codec`) and the crops they learn from.
+    """The two runs of a codec (see `duologue.train.codec`) and the crops they learn from.
 
-    `shifted` is the share of crops in another pitch.
+    Between them the codebooks start from `kmeans_points` latents. `shifted` is the share of crops in another pitch.
     """
 
     latent: CodecTrainConfig
-    codes: CodecTrainConfig
     decoder: CodecTrainConfig
     crop_frames: int
     crops_per_batch: int
-    shifted: float = 0.5
+    shifted: float = 0.7
+    kmeans_points: int = 131_072
 
     def runs(self) -> dict[str, CodecTrainConfig]:
         """The runs by name, in order."""
-        return {"latent": self.latent, "codes": self.codes, "decoder": self.decoder}
+        return {"latent": self.latent, "decoder": self.decoder}
 
 
 def parlor_model() -> MimiConfig:
@@ -47,32 +47,30 @@ def parlor_model() -> MimiConfig:
 
 
 def parlor(minutes: float) -> CodecPlan:
-    """For two cores: 1.6 s crops, bfloat16 where it is fast, `minutes` of computing for the three runs together."""
+    """For two cores: 1.6 s crops, bfloat16 where it is fast, `minutes` of computing for both runs together."""
     loop = LoopConfig(
         num_steps=1_000_000,
         learning_rate=1e-3,
         muon_learning_rate=3e-3,
         weight_decay=0.1,
         warmup_steps=60,
-        budget_minutes=0.55 * minutes,
+        budget_minutes=0.75 * minutes,
         autocast="auto",
         ema_decay=0.998,
         save_every=250,
         evaluate_every=1000,
         final_lr_share=0.03,
     )
-    latent = CodecTrainConfig(model=parlor_model(), loop=loop, bottleneck="noise", pitch_weight=2.0)
-    codes = replace(
-        latent,
-        bottleneck="codes",
-        loop=replace(loop, learning_rate=3e-4, muon_learning_rate=6e-4, budget_minutes=0.2 * minutes),
+    latent = CodecTrainConfig(
+        model=parlor_model(), loop=loop, bottleneck="noise", quantizer=QuantizerConfig(noise=0.2), pitch_weight=2.0
     )
     decoder = replace(
-        codes,
+        latent,
         learn="decoder",
+        bottleneck="codes",
         loop=replace(loop, learning_rate=6e-4, muon_learning_rate=1.5e-3, budget_minutes=0.25 * minutes),
     )
-    return CodecPlan(latent, codes, decoder, crop_frames=20, crops_per_batch=12)
+    return CodecPlan(latent, decoder, crop_frames=20, crops_per_batch=12)
 
 
 def mimi(minutes: float) -> CodecPlan:
@@ -84,7 +82,6 @@ def mimi(minutes: float) -> CodecPlan:
         return replace(
             config,
             model=model,
-            quantizer=replace(config.quantizer, kmeans_points=131_072),
             reconstruction=replace(config.reconstruction, adversary=adversary),
         )
 
@@ -92,7 +89,6 @@ def mimi(minutes: float) -> CodecPlan:
     return replace(
         plan,
         latent=grown(plan.latent),
-        codes=grown(plan.codes),
         decoder=grown(plan.decoder, judges),
         crop_frames=50,
         crops_per_batch=32,

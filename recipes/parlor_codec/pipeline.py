@@ -19,7 +19,7 @@ from duologue.data.prefetch import Prefetched
 from duologue.data.teacher import feature_statistics
 from duologue.errors import TrainingError
 from duologue.train.board import Board
-from duologue.train.codec import BatchFunction, CodecBatch, CodecTrainConfig, train_codec
+from duologue.train.codec import BatchFunction, CodecBatch, CodecTrainConfig, start_codebooks, train_codec
 from duologue.train.distributed import World
 from duologue.train.semantic import SemanticTeacher, find_units
 from recipes.parlor_codec.configs import CodecPlan
@@ -69,6 +69,10 @@ def make_codec(
         teacher = SemanticTeacher(units, plan.latent.model.codebook_dim)
     for number, (name, config) in enumerate(plan.runs().items()):
         folder = work.path(name)
+        seed = config.loop.seed + 1000 * number + world.rank
+        if config.learn == "decoder":
+            assert codec is not None
+            codec = quantized(work, plan, codec, store, features, device=device, world=world, report=report)
         if (folder / "model" / "config.json").exists():
             codec = load_codec(folder / "model")
             if teacher is not None and config.learn == "all":
@@ -77,7 +81,7 @@ def make_codec(
         board = Board(folder / "board") if is_watched and world.is_first else None
         codec = train_codec(
             config,
-            batches(plan, config, store, features, seed=config.loop.seed + 1000 * number + world.rank, workers=workers),
+            batches(plan, config, store, features, seed=seed, workers=workers),
             folder,
             initial=codec,
             teacher=teacher,
@@ -100,6 +104,35 @@ def make_codec(
             save_file(teacher.state_dict(), finished / TEACHER_FILE)
     world.wait()
     return load_codec(finished)
+
+
+def quantized(
+    work: Work,
+    plan: CodecPlan,
+    latent: Mimi,
+    store: PcmStore,
+    features: Path | None,
+    *,
+    device: torch.device | str,
+    world: World,
+    report: Report,
+) -> Mimi:
+    """Step `codes`: codebooks for a trained latent, by k-means. The first process makes them, for all."""
+    folder = work.path("codes") / "model"
+    if world.is_first and not (folder / "config.json").exists():
+        draw = batches(plan, plan.decoder, store, None, seed=plan.decoder.loop.seed + 500)
+        codec = deepcopy(latent).to(device)
+        start_codebooks(
+            codec,
+            lambda index: draw(index).to(device),
+            plan.kmeans_points,
+            seed=plan.decoder.loop.seed,
+            with_semantic=features is None,
+        )
+        save_checkpoint(folder, "native", codec=codec.cpu())
+        report("codes: codebooks found")
+    world.wait()
+    return load_codec(folder)
 
 
 def read_teacher(path: Path) -> SemanticTeacher:

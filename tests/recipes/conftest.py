@@ -88,14 +88,17 @@ def toy_plan(toy_loop: Callable[[int], LoopConfig]) -> configs.CodecPlan:
             config,
             model=toy_codec(),
             loop=toy_loop(8),
-            quantizer=dataclasses.replace(config.quantizer, kmeans_points=64),
             reconstruction=dataclasses.replace(
                 config.reconstruction, adversary=judges if config.learn == "decoder" else None
             ),
         )
 
     return configs.CodecPlan(
-        **{name: small(run) for name, run in plan.runs().items()}, crop_frames=6, crops_per_batch=2
+        **{name: small(run) for name, run in plan.runs().items()},
+        crop_frames=6,
+        crops_per_batch=2,
+        shifted=0.5,
+        kmeans_points=64,
     )
 
 

@@ -1,17 +1,20 @@
 """Trains a Mimi: words in its semantic codebook, sound in its acoustic ones, and a decoder that discriminators polish.
 
-Source: Defossez et al., "Moshi" (2024), section 3.3. The modules are those that run inference. A codec comes from three
-runs, each from the weights of the one before:
+Source: Defossez et al., "Moshi" (2024), section 3.3. The modules are those that run inference. The recipe makes a codec
+in three steps, each from the weights of the one before:
 
-1. `bottleneck="noise"`: nothing acoustic is quantized. Noise of the size that codebooks will leave stands in for
-   them (Balle et al., "End-to-end optimized image compression", 2017), and the latent is held near order one. Large
+1. A run with `bottleneck="noise"`: nothing acoustic is quantized. Noise of the size that codebooks will leave stands in
+   for them (Balle et al., "End-to-end optimized image compression", 2017), and the latent is held near order one. Large
    steps are safe.
-2. `bottleneck="codes"`: the acoustic codebooks start from k-means of that latent; a falling share of sequences bypasses
-   them, some use a random number of them. Small steps, which moving averages can follow.
-3. `learn="decoder"`: encoder and codebooks rest, so the codes are final; with an adversary. Alone, on other recordings,
-   this adapts a codec without making the speech models over it invalid.
+2. `start_codebooks`: k-means of that latent, which keeps nearly all of it.
+3. A run with `learn="decoder"`: encoder and codebooks rest, so the codes are final; with an adversary where there is
+   one. Alone, on other recordings, this adapts a codec without making the speech models over it invalid.
 
-The semantic codebook learns from its teacher in the first two; without a teacher it is one more acoustic one.
+`bottleneck="codes"` with `learn="all"` trains encoder and codebooks together instead, as Mimi was: moving averages
+follow the latent from k-means on, a falling share of sequences bypasses them, some use a random number of them. Here it
+made codecs worse, not better: the latent gives way to its codebooks (dev/LOG.md).
+
+The semantic codebook learns from its teacher while the encoder does; without a teacher it is one more acoustic one.
 """
 
 from __future__ import annotations
@@ -251,24 +254,30 @@ class CodecTraining(nn.Module):
         return decoded + quantizer.acoustic.output_proj(acoustic)  # type: ignore[no-any-return]
 
     @torch.no_grad()
-    def start_codebooks(self, batches: BatchFunction, *, seed: int) -> None:
-        """K-means over the latents of as many batches as `kmeans_points` asks for, codebook after codebook."""
-        latents: list[Tensor] = []
-        while sum(map(len, latents)) < self.config.quantizer.kmeans_points:
-            latents.append(self.codec.encode_latent(batches(len(latents)).pcm).float().flatten(0, 1))
-        points = torch.cat(latents)
-        generator = torch.Generator().manual_seed(seed)
-        stacks = [self.codec.quantizer.acoustic]
-        if self.semantic is None:
-            stacks.append(self.codec.quantizer.semantic)
-        for stack in stacks:
-            start_stack(stack, points, generator)
-
-    @torch.no_grad()
     def write_semantic(self) -> None:
         """Gives the semantic codebook what its teacher has learned: before the codec is used or saved."""
         if self.semantic is not None:
             self.semantic.write(self.codec.quantizer.semantic)
+
+
+@torch.no_grad()
+def start_codebooks(
+    codec: Mimi, batches: BatchFunction, num_points: int, *, seed: int, with_semantic: bool = False
+) -> None:
+    """K-means over at least `num_points` latents of `batches`, acoustic codebook after codebook.
+
+    `with_semantic` starts the semantic codebook, too: one without a teacher.
+    """
+    latents: list[Tensor] = []
+    while sum(map(len, latents)) < num_points:
+        latents.append(codec.encode_latent(batches(len(latents)).pcm).float().flatten(0, 1))
+    points = torch.cat(latents)
+    generator = torch.Generator().manual_seed(seed)
+    stacks = [codec.quantizer.acoustic]
+    if with_semantic:
+        stacks.append(codec.quantizer.semantic)
+    for stack in stacks:
+        start_stack(stack, points, generator)
 
 
 def draw_active(batch: int, count: int, share: float) -> Tensor:
@@ -393,7 +402,13 @@ def train_codec(
     )
     is_quantizing = config.learn == "all" and config.bottleneck == "codes"
     if not loop.resume() and is_quantizing and config.quantizer.kmeans_points:
-        training.start_codebooks(on_device, seed=config.loop.seed)
+        start_codebooks(
+            codec,
+            on_device,
+            config.quantizer.kmeans_points,
+            seed=config.loop.seed,
+            with_semantic=training.semantic is None,
+        )
 
     def measure(index: int) -> dict[str, float]:
         in_use = {number: perplexity(codebook.cluster_usage) for number, codebook in _learning(training).items()}
