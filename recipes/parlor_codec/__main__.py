@@ -25,7 +25,7 @@ def main() -> int:
     )
     add_work_options(parser, Path("runs/parlor_codec"))
     parser.add_argument("--preset", choices=list(PLANS), default="parlor", help="the codec's size (default: parlor)")
-    parser.add_argument("--minutes", type=float, default=600, help="computing time of the three runs (default: 600)")
+    parser.add_argument("--minutes", type=float, default=600, help="computing time of both runs (default: 600)")
     parser.add_argument("--crops", type=int, metavar="N", help="recordings a step (default: as the preset has it)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     parser.add_argument(

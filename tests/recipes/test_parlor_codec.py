@@ -1,4 +1,4 @@
-"""The codec's recipe at toy size: three runs, a kill in the middle, the table, and a decoder adapted to a voice."""
+"""The codec's recipe at toy size: two runs, a kill in the middle, the table, and a decoder adapted to a voice."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The three runs of a codec, at toy size: what each teaches, what it leaves alone, and exact resume."""
+"""The runs of a codec, at toy size: what each teaches, what it leaves alone, and exact resume."""
 
 import copy
 import dataclasses
