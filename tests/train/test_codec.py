@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -15,7 +16,14 @@ from duologue.codec.mimi import Mimi
 from duologue.config import MimiConfig
 from duologue.errors import TrainingError
 from duologue.train.adversary import AdversaryConfig
-from duologue.train.codec import CodecBatch, CodecTrainConfig, CodecTraining, QuantizerConfig, train_codec
+from duologue.train.codec import (
+    CodecBatch,
+    CodecTrainConfig,
+    CodecTraining,
+    QuantizerConfig,
+    start_codebooks,
+    train_codec,
+)
 from duologue.train.loop import LoopConfig
 from duologue.train.reconstruction import ReconstructionConfig
 from duologue.train.semantic import SemanticTeacher
@@ -204,3 +212,27 @@ def test_a_compiled_run_is_the_same_run(codec: Mimi, tmp_path: Path) -> None:
             config, batch_of, tmp_path / name, initial=codec, teacher=make_teacher(), compiled=compiled, quiet=True
         )
     assert losses(tmp_path / "compiled", "loss") == pytest.approx(losses(tmp_path / "plain", "loss"), rel=1e-3)
+
+
+def test_codebooks_of_a_latent_leave_less_of_it_one_after_another(codec: Mimi) -> None:
+    start_codebooks(codec, batch_of, 512, seed=0, with_semantic=True)
+    acoustic = codec.quantizer.acoustic
+    with torch.no_grad():
+        latents = acoustic.input_proj(codec.encode_latent(batch_of(1000).pcm))  # of crops they have not seen
+        left = [latents.square().mean()]
+        for codebook in acoustic:
+            latents = latents - codebook.decode(codebook.encode(latents))
+            left.append(latents.square().mean())
+    assert all(after <= before for before, after in itertools.pairwise(left))
+    assert left[-1] < 0.2 * left[0]
+    (semantic,) = codec.quantizer.semantic
+    assert len(semantic.vectors.unique(dim=0)) > 8
+
+
+@pytest.mark.gpu
+def test_a_run_on_a_gpu_gives_back_a_codec_of_the_cpu(codec: Mimi, tmp_path: Path) -> None:
+    config = make_config(codec.config, 80, bottleneck="noise")
+    trained = train_codec(config, batch_of, tmp_path, teacher=make_teacher(), device="cuda", quiet=True)
+    mel = losses(tmp_path, "mel")
+    assert mel[-1] < 0.6 * mel[0]
+    assert {tensor.device.type for tensor in trained.state_dict().values()} == {"cpu"}
