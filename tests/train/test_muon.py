@@ -39,3 +39,10 @@ def test_wide_matrices_take_a_shorter_way_to_the_same_result() -> None:
     x = torch.randn(24, 96) @ torch.diag(torch.logspace(0, -4, 96))
     x = x / x.norm()
     torch.testing.assert_close(_by_gram(x, 5), _directly(x, 5), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (8, 40), (40, 8)])
+def test_many_matrices_at_once_are_as_good_as_each_alone(shape: tuple[int, int]) -> None:
+    matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    for made, matrix in zip(orthogonalise(matrices), matrices, strict=True):
+        torch.testing.assert_close(made, orthogonalise(matrix), atol=1e-4, rtol=1e-4)

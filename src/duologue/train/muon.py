@@ -75,11 +75,10 @@ class Muon(torch.optim.Optimizer):
         """One update from the gradients; `closure` is not used."""
         for group in self.param_groups:
             updates = {p: self._ahead(p, group["momentum"]) for p in group["params"] if p.grad is not None}
-            for parameters in _alike(updates):
-                # On a GPU one iteration over many matrices takes about as long as one over a single one.
-                made = orthogonalise(torch.stack([updates.pop(parameter) for parameter in parameters]))
-                scale = 0.2 * max(made.shape[1:]) ** 0.5
-                for parameter, step in zip(parameters, made, strict=True):
+            for parameters in _together(updates):
+                matrices = [updates.pop(parameter) for parameter in parameters]
+                scale = 0.2 * max(matrices[0].shape) ** 0.5
+                for parameter, step in zip(parameters, _orthogonalised(matrices), strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.add_(like(step.view(parameter.shape), parameter), alpha=-group["lr"] * scale)
 
@@ -94,13 +93,22 @@ class Muon(torch.optim.Optimizer):
         return whole(parameter.grad.lerp(velocity, momentum)).flatten(1)
 
 
-def _alike(matrices: Mapping[Tensor, Tensor]) -> list[list[Tensor]]:
-    """The keys in groups of equally large matrices, none of more than `_MOST_TOGETHER` values."""
-    by_shape: dict[torch.Size, list[Tensor]] = {}
+def _together(matrices: Mapping[Tensor, Tensor]) -> list[list[Tensor]]:
+    """The keys in groups: on a GPU of equally large matrices, of no more than `_MOST_TOGETHER` values; else of one.
+
+    A GPU takes about as long for many matrices at once as for a single one; a processor is slower at it.
+    """
+    by_shape: dict[tuple[torch.Size, torch.device], list[Tensor]] = {}
     for key, matrix in matrices.items():
-        by_shape.setdefault(matrix.shape, []).append(key)
+        by_shape.setdefault((matrix.shape, matrix.device), []).append(key)
     groups = []
-    for shape, keys in by_shape.items():
-        count = max(1, _MOST_TOGETHER // shape.numel())
+    for (shape, device), keys in by_shape.items():
+        count = max(1, _MOST_TOGETHER // shape.numel()) if device.type == "cuda" else 1
         groups += [keys[first : first + count] for first in range(0, len(keys), count)]
     return groups
+
+
+def _orthogonalised(matrices: list[Tensor]) -> list[Tensor]:
+    if len(matrices) == 1:
+        return [orthogonalise(matrices[0])]
+    return list(orthogonalise(torch.stack(matrices)).unbind())
