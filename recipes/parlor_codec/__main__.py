@@ -41,6 +41,10 @@ def main() -> int:
     parser.add_argument("--compile", action="store_true", help="use torch's compiler (needs a C++ compiler): faster")
     parser.add_argument("--no-features", action="store_true", help="train without Whisper: no words in codebook 0")
     arguments = parser.parse_args()
+    if arguments.crops is not None and arguments.crops < 1:
+        parser.error("--crops must be 1 or more")
+    if arguments.workers < 0:
+        parser.error("--workers must be 0 or more")
 
     def steps(world: World, report: Report) -> None:
         plan = PLANS[arguments.preset](arguments.minutes)
@@ -86,7 +90,7 @@ def listener_of(arguments: argparse.Namespace, work: Work) -> Listener | None:
 def run(arguments: argparse.Namespace, plan: CodecPlan, world: World, report: Report) -> None:
     """All steps in order; the data is prepared by the first process."""
     work = Work(tuple(arguments.corpus), arguments.work, arguments.threads)
-    model, features = plan.latent.model, None
+    model, features, device = plan.latent.model, None, find_device(arguments.device)
     if world.is_first:
         store = decode_recordings(work, model.sample_rate, report)
         report(f"pcm: {len(store)} recordings, {len(store.skipped)} left out")
@@ -106,7 +110,7 @@ def run(arguments: argparse.Namespace, plan: CodecPlan, world: World, report: Re
         features,
         continue_from=arguments.continue_from,
         listener=listener_of(arguments, work) if world.is_first else None,
-        device=find_device(arguments.device),
+        device=device,
         workers=arguments.workers,
         world=world,
         is_watched=arguments.tensorboard,

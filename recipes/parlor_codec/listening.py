@@ -115,9 +115,8 @@ def through_latent(codec: Mimi) -> Callable[[Sound], Clip]:
     def change(sound: Sound) -> Clip:
         started = time.perf_counter()
         pcm = resample(sound.pcm, sound.sample_rate, codec.sample_rate)
-        padded = torch.nn.functional.pad(pcm, (0, -len(pcm) % codec.frame_size))[None, None].to(
-            next(codec.parameters()).device
-        )
+        device = next(codec.parameters()).device
+        padded = torch.nn.functional.pad(pcm, (0, -len(pcm) % codec.frame_size))[None, None].to(device)
         with torch.no_grad():
             latent = codec.encode_latent(padded)
             quantizer = codec.quantizer

@@ -53,8 +53,8 @@ def make_codec(
 
     Without `features` the semantic codebook is one more acoustic one. `continue_from` holds a codec to start from, with
     its teacher where there are `features` (see `read_teacher`). `listener` measures round trips on the way; with
-    `is_watched` each run writes for TensorBoard. `workers` processes prepare batches. `compiled` runs are faster after
-    a minute or two.
+    `is_watched` each run writes for TensorBoard. The runs take place on `device`, and `workers` processes prepare their
+    batches. `compiled` runs are faster after a minute or two.
     """
     finished = work.path("model")
     if (finished / "config.json").exists():
@@ -120,6 +120,7 @@ def quantized(
     """Step `codes`: codebooks for a trained latent, by k-means. The first process makes them, for all."""
     folder = work.path("codes") / "model"
     if world.is_first and not (folder / "config.json").exists():
+        report(f"codes: k-means of {plan.kmeans_points} latents")
         draw = batches(plan, plan.decoder, store, None, seed=plan.decoder.loop.seed + 500)
         codec = deepcopy(latent).to(device)
         start_codebooks(

@@ -365,9 +365,10 @@ def train_codec(
     compiled: bool = False,
     quiet: bool = False,
 ) -> Mimi:
-    """Trains, or resumes what `folder` holds, and returns the codec with its averaged weights, on the CPU.
+    """Trains, or resumes what `folder` holds, and returns the codec with its averaged weights.
 
-    Starts from `initial`, which is left as it is, or from random weights. `teacher` is trained along, in place: the
+    It runs on `device` and gives the codec back on the CPU. Starts from `initial`, which is left as it is, or from
+    random weights. `teacher` is trained along, in place: the
     next run goes on with it. `batches(index)` gives the batch of a step and must depend on nothing but `index` and the
     process; `evaluate(codec, step)` returns figures for the log. For `compiled` see `CodecTraining`. Warns of codebooks
     that have collapsed. Raises `TrainingError`.

@@ -218,9 +218,8 @@ class TrainingLoop:
             for sums, more in zip(gradients, found, strict=False):
                 torch._foreach_add_([local(t) for t in sums], [local(t) for t in more])
             gradients = gradients or found
-            numbers = torch.stack(
-                [value.detach().float() for value in losses.values()]
-            ).tolist()  # waits once, not often
+            # One transfer for all, since each waits for the device.
+            numbers = torch.stack([value.detach().float() for value in losses.values()]).tolist()
             for name, number in zip(losses, numbers, strict=True):
                 values[name] = values.get(name, 0.0) + share * number
             total += share

@@ -7,7 +7,7 @@ kernels count as matrices of their output channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -74,9 +74,8 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """One update from the gradients; `closure` is not used."""
         for group in self.param_groups:
-            updates = {p: self._ahead(p, group["momentum"]) for p in group["params"] if p.grad is not None}
-            for parameters in _together(updates):
-                matrices = [updates.pop(parameter) for parameter in parameters]
+            for parameters in _together([p for p in group["params"] if p.grad is not None]):
+                matrices = [self._ahead(parameter, group["momentum"]) for parameter in parameters]
                 scale = 0.2 * max(matrices[0].shape) ** 0.5
                 for parameter, step in zip(parameters, _orthogonalised(matrices), strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
@@ -93,18 +92,18 @@ class Muon(torch.optim.Optimizer):
         return whole(parameter.grad.lerp(velocity, momentum)).flatten(1)
 
 
-def _together(matrices: Mapping[Tensor, Tensor]) -> list[list[Tensor]]:
-    """The keys in groups: on a GPU of equally large matrices, of no more than `_MOST_TOGETHER` values; else of one.
+def _together(parameters: Iterable[Tensor]) -> list[list[Tensor]]:
+    """In groups: on a GPU those of one shape, of no more than `_MOST_TOGETHER` values; elsewhere each alone.
 
     A GPU takes about as long for many matrices at once as for a single one; a processor is slower at it.
     """
     by_shape: dict[tuple[torch.Size, torch.device], list[Tensor]] = {}
-    for key, matrix in matrices.items():
-        by_shape.setdefault((matrix.shape, matrix.device), []).append(key)
+    for parameter in parameters:
+        by_shape.setdefault((parameter.shape, parameter.device), []).append(parameter)
     groups = []
-    for (shape, device), keys in by_shape.items():
+    for (shape, device), alike in by_shape.items():
         count = max(1, _MOST_TOGETHER // shape.numel()) if device.type == "cuda" else 1
-        groups += [keys[first : first + count] for first in range(0, len(keys), count)]
+        groups += [alike[first : first + count] for first in range(0, len(alike), count)]
     return groups
 
 
