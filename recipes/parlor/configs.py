@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from duologue.config import CSMConfig, MimiConfig, TransformerConfig
 from duologue.train.csm import CSMTrainConfig
@@ -13,33 +13,54 @@ RESERVED_AUDIO_IDS = 3
 GUIDANCE = 2.0
 
 
-def csm_model(text_vocab_size: int, codec: MimiConfig) -> CSMConfig:
-    """A backbone of 11 M parameters and a depth decoder of 2.6 M."""
-    backbone = TransformerConfig(
-        dim=384,
-        num_layers=6,
-        num_heads=6,
-        num_kv_heads=6,
-        ffn_dim=1024,
-        max_positions=2048,
-        rope_theta=10_000.0,
-    )
-    depth = TransformerConfig(
-        dim=256, num_layers=3, num_heads=4, num_kv_heads=4, ffn_dim=768, max_positions=64, rope_theta=10_000.0
-    )
+@dataclass(frozen=True)
+class TransformerShape:
+    """What sizes differ in."""
+
+    dim: int
+    num_layers: int
+    num_heads: int
+    ffn_dim: int
+
+    def config(self, *, max_positions: int) -> TransformerConfig:
+        """A transformer as Llama has them."""
+        return TransformerConfig(
+            dim=self.dim,
+            num_layers=self.num_layers,
+            num_heads=self.num_heads,
+            num_kv_heads=self.num_heads,
+            ffn_dim=self.ffn_dim,
+            max_positions=max_positions,
+            rope_theta=10_000.0,
+        )
+
+
+SIZES = {
+    "small": (TransformerShape(384, 6, 6, 1024), TransformerShape(256, 3, 4, 768)),
+    "base": (TransformerShape(512, 7, 8, 1408), TransformerShape(320, 3, 5, 960)),
+}
+
+
+def csm_model(text_vocab_size: int, codec: MimiConfig, size: str = "base") -> CSMConfig:
+    """A model of one of `SIZES`; their parameters, without those of the codes: 11 and 2.6 M, or 23 and 4 M."""
+    backbone, depth = SIZES[size]
     return CSMConfig(
-        backbone=backbone,
-        depth=depth,
+        backbone=backbone.config(max_positions=2048),
+        depth=depth.config(max_positions=64),
         text_vocab_size=text_vocab_size,
         audio_vocab_size=codec.codebook_size + RESERVED_AUDIO_IDS,
         num_codebooks=codec.num_codebooks,
         codebook_size=codec.codebook_size,
         text=TEXT,
+        guidance=GUIDANCE,
     )
 
 
 def csm_training(model: CSMConfig, *, minutes: float, num_steps: int = 40_000) -> CSMTrainConfig:
-    """For two cores: half of the frames through the depth decoder, the alignment term for the first third."""
+    """From random weights: half of the frames through the depth decoder, the alignment term for the first third.
+
+    Some turns are heard without their text: the speech that guidance steers away from.
+    """
     loop = LoopConfig(
         num_steps=num_steps,
         learning_rate=2e-3,
@@ -59,6 +80,7 @@ def csm_training(model: CSMConfig, *, minutes: float, num_steps: int = 40_000) -
         depth_share=0.5,
         dropout=0.1,
         history_masking=0.2,
+        text_masking=0.08,
         alignment_weight=0.3,
         alignment_layer=2,
         alignment_until=0.35,
@@ -66,14 +88,13 @@ def csm_training(model: CSMConfig, *, minutes: float, num_steps: int = 40_000) -
 
 
 def csm_continuation(model: CSMConfig, *, minutes: float) -> CSMTrainConfig:
-    """For a model that reads already: no alignment term, the depth decoder weighed more, some turns without text."""
+    """For a model that reads already: no alignment term, the depth decoder weighed more."""
     start = csm_training(model, minutes=minutes)
     return replace(
         start,
         model=replace(model, guidance=GUIDANCE),
         loop=replace(start.loop, learning_rate=1.5e-3, muon_learning_rate=3e-3),
         depth_weight=0.65,
-        text_masking=0.08,
         alignment_weight=0.0,
     )
 

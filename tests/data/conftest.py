@@ -10,7 +10,7 @@ from torch import Tensor
 import duologue
 from duologue.audio import normalize_loudness, resample
 from duologue.checkpoints import save_checkpoint
-from recipes.parlor.render import PiperJoe
+from recipes.parlor.troupes import PiperJoe
 from tests.engine.builders import tiny_mimi
 
 RATE = 24_000

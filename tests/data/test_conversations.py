@@ -93,3 +93,27 @@ def test_draws_depend_on_seed_and_step_alone() -> None:
 def test_nothing_that_fits() -> None:
     with pytest.raises(TrainingError, match="fits a sequence of 5 rows"):
         make_sampler(lengths=(5,))
+
+
+def test_turns_of_one_voice_in_a_row_become_one() -> None:
+    lines: list[str] = []
+
+    def encode_lines(text: str, speaker: int) -> list[int]:
+        lines.append(text)
+        return encode(text.replace("\n", ""), speaker)
+
+    talk = [[make_turn("a", 0, 5, "ab"), make_turn("a", 0, 7, "cd"), make_turn("b", 1, 4, "ef")]]
+    sampler = SequenceSampler(
+        talk, encode_lines, batch_rows=200, lengths=(60,), seed=0, prompt_share=0.0, merge_share=1.0
+    )
+    merged = sampler(0)
+    assert "ab\ncd" in lines
+    whole = [
+        row for row in range(len(merged.turn)) if bool((merged.tokens[row, :, -1] == ord("a") - ord("a") + 20).any())
+    ]
+    assert whole
+    for row in whole:
+        first = merged.turn[row] == 0
+        audio = merged.tokens[row, first & merged.scored[row], :-1]
+        assert is_end(audio).tolist() == [False] * 12 + [True]  # 5 + 7 frames, one end
+        assert merged.tokens[row, first & ~merged.scored[row], -1].tolist()[2:-1] == [20, 21, 22, 23]

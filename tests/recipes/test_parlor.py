@@ -21,6 +21,8 @@ from recipes.parlor_codec.configs import CodecPlan
 from recipes.parlor_codec.pipeline import make_codec
 from recipes.work import Work, recordings
 
+SMALL = pipeline.Machine(batch_rows=400)
+
 
 @pytest.fixture(scope="module")
 def trained(
@@ -32,7 +34,7 @@ def trained(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Work, Path]:
     patch = pytest.MonkeyPatch()
-    patch.setattr(pipeline, "BATCH_ROWS", 400)
+    patch.setattr(pipeline, "VALIDATION_ROWS", 400)
     work, store = Work((toy_corpus,), tmp_path_factory.mktemp("parlor"), threads=1), toy_store
     codec = make_codec(dataclasses.replace(work, folder=work.path("codec")), toy_plan, store, toy_features)
     turns = pipeline.encode_corpus(work, str(work.path("codec") / "model"), lambda line: None)
@@ -41,7 +43,7 @@ def trained(
     depth = dataclasses.replace(full.depth, dim=16, num_layers=1, num_heads=2, num_kv_heads=2, ffn_dim=32)
     model_config = dataclasses.replace(full, backbone=backbone, depth=depth)
     config = dataclasses.replace(configs.csm_training(model_config, minutes=1), loop=toy_loop(8))
-    model = pipeline.make_csm(work, config, turns, codec)
+    model = pipeline.make_csm(work, config, turns, codec, machine=SMALL)
     pipeline.export(work, model, codec, turns, work.path("parlor"))
     patch.undo()
     return work, work.path("parlor")
@@ -65,13 +67,13 @@ def test_a_trained_model_is_trained_further(
     monkeypatch: pytest.MonkeyPatch,
     toy_loop: Callable[[int], LoopConfig],
 ) -> None:
-    monkeypatch.setattr(pipeline, "BATCH_ROWS", 400)
+    monkeypatch.setattr(pipeline, "VALIDATION_ROWS", 400)
     work, folder = trained
     earlier = duologue.load(folder)
     config = dataclasses.replace(configs.csm_continuation(earlier.model.config, minutes=1), loop=toy_loop(4))
     further = Work(work.corpora, tmp_path, threads=1)
     turns = TurnStore(work.path("turns"))
-    model = pipeline.make_csm(further, config, turns, earlier.codec, earlier.model.state_dict())
+    model = pipeline.make_csm(further, config, turns, earlier.codec, earlier.model.state_dict(), SMALL)
     before, after = (m.codebook0_head.weight.detach() for m in (earlier.model, model))
     assert 0 < float((after - before).norm()) < 0.5 * float(before.norm())  # from there, not from nothing
     pipeline.export(further, model, earlier.codec, turns, tmp_path / "parlor")
@@ -87,7 +89,7 @@ def test_a_trained_model_learns_the_codes_of_another_codec(
     monkeypatch: pytest.MonkeyPatch,
     toy_loop: Callable[[int], LoopConfig],
 ) -> None:
-    monkeypatch.setattr(pipeline, "BATCH_ROWS", 400)
+    monkeypatch.setattr(pipeline, "VALIDATION_ROWS", 400)
     work, folder = trained
     earlier = duologue.load(folder)
     other = Mimi(dataclasses.replace(earlier.codec.config, num_codebooks=2, codebook_size=8))
@@ -97,7 +99,7 @@ def test_a_trained_model_learns_the_codes_of_another_codec(
     config = configs.csm_transfer(earlier.model.config, other.config, minutes=1)
     initial = without_codes(earlier.model.state_dict())
     config = dataclasses.replace(config, loop=toy_loop(4))
-    model = pipeline.make_csm(further, config, turns, other, initial)
+    model = pipeline.make_csm(further, config, turns, other, initial, SMALL)
     before, after = (m.text_embeddings.weight.detach() for m in (earlier.model, model))
     assert 0 < float((after - before).norm()) < 0.5 * float(before.norm())
     pipeline.export(further, model, other, turns, tmp_path / "parlor")

@@ -12,7 +12,7 @@ import torch
 from duologue.audio import read_audio
 from duologue.data.sources import find_conversations
 from duologue.errors import TrainingError
-from recipes.parlor import render
+from recipes.parlor import render, troupes
 
 
 class Buzz:
@@ -52,7 +52,7 @@ def test_a_corpus_without_text_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
 def test_the_manifest_tells_where_each_turn_is(tmp_path: Path, seed: int) -> None:
     texts = ["one two three four five six", "one two three", "one two three four"]
-    entry = render.render_piece(Buzz(), texts, tmp_path / "a.flac", (seed,))
+    entry = render.render_piece(troupes.JoeTroupe(Buzz()), texts, tmp_path / "a.flac", (seed,))
     (tmp_path / "manifest-60.jsonl").write_text(json.dumps(entry))
     ((recording,),) = [found.parts for found in find_conversations(tmp_path / "manifest-60.jsonl").conversations]
     pcm, rate = read_audio(recording.path, entry["sample_rate"])
@@ -64,15 +64,15 @@ def test_the_manifest_tells_where_each_turn_is(tmp_path: Path, seed: int) -> Non
         seconds = (end - start) / rate
         assert turn.text is not None
         spoken = 0.2 * len(turn.text.split()) / written["pace"]
-        assert seconds == pytest.approx(spoken + 2 * render.MARGIN_MS / 1000, abs=0.05)
+        assert seconds == pytest.approx(spoken + 2 * troupes.MARGIN_MS / 1000, abs=0.05)
         level = 20 * torch.log10(pcm[start:end].square().mean().sqrt())
-        assert float(level) == pytest.approx(render.LOUDNESS_DBFS, abs=1.0)
+        assert float(level) == pytest.approx(troupes.LOUDNESS_DBFS, abs=1.0)
     gaps = [next_start - end for (_, end), (next_start, _) in itertools.pairwise(spans)]
     assert all(0.1 * rate <= gap <= 0.5 * rate for gap in gaps)
 
 
 def test_a_shifted_voice_keeps_its_pace_and_moves_its_pitch() -> None:
-    plain, raised = (render.speak_turn(Buzz(), "one two three four five", voice, 1.0) for voice in ("joe", "joe-121"))
+    plain, raised = (troupes.speak_turn(Buzz(), "one two three four five", voice, 1.0) for voice in ("joe", "joe-121"))
     assert len(raised) == pytest.approx(len(plain), rel=0.02)
     crossings = [int((torch.diff(pcm[4800:19200].sign()) != 0).sum()) for pcm in (plain, raised)]
     assert crossings[1] / crossings[0] == pytest.approx(1.21, rel=0.03)

@@ -2,7 +2,8 @@
 
 A training sequence is a run of turns of one conversation, now and then led by another turn in the voice of each
 speaker, as a voice prompt leads generation. Speaker ids are drawn afresh for every sequence, so that a voice can only
-be told from its own audio in the context. The batch of a step depends on the seed and the step alone.
+be told from its own audio in the context. Turns of one speaker in a row can become one, so that long ones are learned
+from short ones. The batch of a step depends on the seed and the step alone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ _TRIES = 100
 _POOL = 3
 
 TextEncoder = Callable[[str, int], list[int]]
-"""Text and speaker id to the token ids of a segment's text rows, special tokens included."""
+"""Text and speaker id to the token ids of a segment's text rows, special tokens included.
+
+Turns that became one have a line of text each.
+"""
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,15 @@ class SequenceSampler:
         weights: dict[str, float] | None = None,
         max_speakers: int = 4,
         prompt_share: float = 0.5,
+        merge_share: float = 0.0,
     ) -> None:
         """`encode` makes the text rows; speaker ids are drawn from `0..max_speakers - 1`.
 
         `lengths` are the sequence lengths, in rows, to choose from; `weights` favours voices (1.0 where not named).
+        `prompt_share` of the sequences with room get another turn in front, and again; `merge_share` of the turns that
+        follow one of the same voice are joined with it.
         """
+        self.merge_share = merge_share
         self.batch_rows, self.lengths, self.seed = batch_rows, tuple(lengths), seed
         self.max_speakers, self.prompt_share = max_speakers, prompt_share
         self._encode, self._ids = encode, dict[tuple[str, int], list[int]]()
@@ -78,7 +86,7 @@ class SequenceSampler:
                 for conversation in self.conversations
             ]
         )
-        self.share = share / share.sum()
+        self._drawn_below = np.cumsum(share / share.sum())
 
     def __call__(self, step: int, longest: int | None = None) -> RowBatch:
         """The batch of a step; `longest` leaves out sequence lengths above it, for an easy start."""
@@ -101,6 +109,8 @@ class SequenceSampler:
         return len(self._text_ids(turn.text, 0)) + int(turn.codes.shape[1]) + 1
 
     def _text_ids(self, text: str, speaker: int) -> list[int]:
+        if "\n" in text:  # hardly ever drawn again
+            return self._encode(text, speaker)
         key = (text, speaker)
         if key not in self._ids:
             self._ids[key] = self._encode(text, speaker)
@@ -108,8 +118,11 @@ class SequenceSampler:
 
     def _sequence(self, length: int, random: np.random.Generator) -> list[tuple[CodedTurn, int]]:
         """Turns and the speaker ids they get: at most `length` rows, unless hardly any turn is as short as that."""
+        last = len(self.conversations) - 1
         for _ in range(_TRIES):
-            conversation = self.conversations[int(random.choice(len(self.share), p=self.share))]
+            conversation = self.conversations[
+                min(int(np.searchsorted(self._drawn_below, random.random(), side="right")), last)
+            ]
             first = int(random.integers(len(conversation)))
             if conversation[first].num_rows <= length:
                 break
@@ -130,8 +143,24 @@ class SequenceSampler:
                 break
             turns.insert(0, replace(lead.turn, speaker=speaker))
             room -= lead.num_rows
+        turns = self._merged(turns, random)
         ids = random.permutation(self.max_speakers)
         return [(turn, int(ids[speakers.index(turn.speaker) % self.max_speakers])) for turn in turns]
+
+    def _merged(self, turns: list[CodedTurn], random: np.random.Generator) -> list[CodedTurn]:
+        """Turns of which some that follow one of the same voice are joined with it."""
+        if not self.merge_share:
+            return turns
+        merged = turns[:1]
+        for turn in turns[1:]:
+            before = merged[-1]
+            same = (turn.voice, turn.speaker) == (before.voice, before.speaker)
+            if same and random.random() < self.merge_share:
+                codes = np.concatenate((before.codes, turn.codes), axis=1)
+                merged[-1] = replace(before, text=f"{before.text}\n{turn.text}", codes=codes)
+            else:
+                merged.append(turn)
+        return merged
 
     def _collate(self, sequences: list[list[tuple[CodedTurn, int]]]) -> RowBatch:
         rows = [
