@@ -20,7 +20,7 @@ from duologue.model.csm import CSM
 from duologue.train.csm import CSMTrainConfig, train_csm, validation_losses
 from recipes.parlor.text import build_tokenizer
 from recipes.parlor.voices import SHIPPED
-from recipes.parlor_codec.pipeline import rounded, rounded_codec
+from recipes.parlor_codec.pipeline import rounded_codec
 from recipes.work import Report, Work, encode_split
 
 SEQUENCE_LENGTHS = (96, 144, 208, 304, 448, 640, 960)
@@ -121,13 +121,14 @@ def text_vocab_size(work: Work) -> int:
 
 
 def export(work: Work, model: CSM, codec: Mimi, turns: TurnStore, destination: Path) -> None:
-    """Step `export`: the native checkpoint with bfloat16 weights, its tokenizer and voices."""
+    """Step `export`: the native checkpoint, its tokenizer and voices; the model in int8, the codec in bfloat16."""
     shipped = rounded_codec(codec)
     save_checkpoint(
         destination,
         "native",
-        model=rounded(model),
+        model=model,
         codec=shipped,
+        dtype=torch.int8,
         tokenizer_path=work.path("csm") / "tokenizer.json",
     )
     write_voices(destination / "voices", turns.conversations, SHIPPED, fingerprint=codec_fingerprint(shipped))

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,9 @@ def render(
     seconds = sum(json.loads(line)["samples"] for line in done) / SAMPLE_RATE
     order = np.random.default_rng(seed).permutation(len(pieces))[len(done) :]
     with (
-        ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(troupe,)) as pool,
+        ProcessPoolExecutor(
+            workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(troupe,)
+        ) as pool,
         manifest.open("a", encoding="utf-8") as sheet,
     ):
         for first in range(0, len(order), 16 * workers):

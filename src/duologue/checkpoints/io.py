@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from duologue.checkpoints.packing import SCALE_SUFFIX, unpack
 from duologue.checkpoints.rules import TensorInfo
 from duologue.errors import CheckpointError
 
@@ -68,6 +69,17 @@ class TensorFiles:
                         f"{path}: tensor {name} is doubled: {self._places[name].path.name} has it too"
                     )
                 self._infos[name], self._places[name] = info, place
+        self._scales: dict[str, TensorInfo] = {}
+        for name, info in list(self._infos.items()):
+            scale = self._infos.get(name + SCALE_SUFFIX)
+            if info.dtype == torch.int8 and scale is not None:
+                if scale != TensorInfo(torch.float32, (*info.shape[:-1], 1)):
+                    raise CheckpointError(
+                        f"{self.where}: {name}{SCALE_SUFFIX} does not fit {name}: expected float32 "
+                        f"{[*info.shape[:-1], 1]}, found {str(scale.dtype).removeprefix('torch.')} {list(scale.shape)}"
+                    )
+                self._infos[name] = TensorInfo(scale.dtype, info.shape, stored=info.dtype)
+                self._scales[name] = self._infos.pop(name + SCALE_SUFFIX)
 
     @property
     def where(self) -> str:
@@ -81,9 +93,18 @@ class TensorFiles:
         return self._infos
 
     def read(self, name: str) -> Tensor:
-        """One tensor, in memory of its own. Raises `CheckpointError` when the file has become shorter."""
-        info, place = self._infos[name], self._places[name]
-        tensor = torch.empty(info.shape, dtype=info.dtype)
+        """One tensor, in memory of its own, unpacked. Raises `CheckpointError` when the file has become shorter."""
+        info = self._infos[name]
+        if info.stored is None:
+            return self._read(name, info.shape, info.dtype)
+        scale = self._scales[name]
+        return unpack(
+            self._read(name, info.shape, info.stored), self._read(name + SCALE_SUFFIX, scale.shape, scale.dtype)
+        )
+
+    def _read(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        place = self._places[name]
+        tensor = torch.empty(shape, dtype=dtype)
         view = memoryview(tensor.reshape(-1).view(torch.uint8).numpy().data)
         try:
             with place.path.open("rb", buffering=0) as file:

@@ -197,7 +197,7 @@ def _extra(repo_id: str, name: str, options: HubOptions, what: str) -> Path:
 def _describe(part: Part[CSMConfig] | Part[MimiConfig]) -> dict[str, Any]:
     infos = part.files.infos
     used = [name for item in part.links for name in (item.foreign, *item.aliases, *item.copies) if name in infos]
-    dtypes = {name: str(infos[name].dtype).removeprefix("torch.") for name in used}
+    dtypes = {name: str(infos[name].stored or infos[name].dtype).removeprefix("torch.") for name in used}
     first = [next(name for name in item.spellings() if name in infos) for item in part.links]
     return {
         "config": part.config.to_dict(),

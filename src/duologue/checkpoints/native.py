@@ -1,7 +1,7 @@
 """Our own layout: a folder with `config.json`, tensors under our names, the tokenizer, and voices.
 
 `config.json` is `{"format": "duologue", "version": 1, "csm": ..., "mimi": ...}`, either part of which may be absent.
-Tensors may be stored in any floating-point type; the codebooks' running sums are always float32.
+Tensors may be stored in any floating-point type, and matrices of the speech model as int8 (see `packing`).
 """
 
 from __future__ import annotations

@@ -105,10 +105,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a file says about a tensor: its dtype and shape."""
+    """What a file says about a tensor: the dtype that it is read in, and its shape.
+
+    `stored` is the file's own dtype where that is another one.
+    """
 
     dtype: torch.dtype
     shape: tuple[int, ...]
+    stored: torch.dtype | None = None
 
 
 class TensorSource(Protocol):

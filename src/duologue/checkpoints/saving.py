@@ -17,6 +17,7 @@ from duologue.checkpoints.hub import HubOptions
 from duologue.checkpoints.io import new_folder, write_json, write_tensors
 from duologue.checkpoints.layouts import LAYOUTS, build_codec, build_csm, codec_links, csm_links, survey
 from duologue.checkpoints.loading import read_codec, read_csm
+from duologue.checkpoints.packing import packed_tensors
 from duologue.checkpoints.registry import TOKENIZER_FILE
 from duologue.checkpoints.rules import module_shapes, write
 from duologue.codec.mimi import Mimi
@@ -51,7 +52,8 @@ def save_checkpoint(
     """Writes a checkpoint folder in one of `LAYOUTS` and returns it. It appears whole or not at all.
 
     Tensors keep their dtype unless `dtype` (the speech model's) or `codec_dtype` says otherwise; the codebooks' sums
-    keep it even then, and are float32 in all layouts but the native one. `max_shard_bytes` bounds the files of
+    keep it even then, and are float32 in all layouts but the native one. `torch.int8`, for the speech model in the
+    native layout, packs its matrices with a scale a row (see `packing`). `max_shard_bytes` bounds the files of
     transformers' layouts; the others have one per network.
     `tokenizer_path` is copied as `tokenizer.json`, and `voices_folder` as `voices/` (native only). Warns where the
     layout has no place for the model's guidance.
@@ -65,6 +67,8 @@ def save_checkpoint(
     missing = [name for name in _NEEDS[layout] if given[name] is None]
     if missing or (model is None and codec is None):
         raise OptionError(f"the {layout} layout needs a {' and a '.join(missing or given)}, which is not there")
+    if torch.int8 in (dtype, codec_dtype) and (layout != "native" or codec_dtype == torch.int8):
+        raise OptionError("int8 is for the speech model in the native layout: choose another dtype or layout")
     if max_shard_bytes <= 0:
         raise OptionError(f"max_shard_bytes must be positive, not {max_shard_bytes}")
     if voices_folder is not None and layout != "native":
@@ -164,7 +168,9 @@ def _write_native(
     folder: Path, model: CSM | None, codec: Mimi | None, dtype: torch.dtype | None, codec_dtype: torch.dtype | None
 ) -> None:
     if model is not None:
-        write_tensors(folder, _tensors_csm("native", model, dtype), name=native.CSM_NAME)
+        packs = dtype == torch.int8
+        tensors = _tensors_csm("native", model, None if packs else dtype)
+        write_tensors(folder, packed_tensors(tensors) if packs else tensors, name=native.CSM_NAME)
     if codec is not None:
         write_tensors(folder, _tensors_codec("native", codec, codec_dtype), name=native.CODEC_NAME)
     values = native.write_config(
