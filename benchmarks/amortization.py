@@ -3,7 +3,8 @@
 `python -m benchmarks.amortization --data FOLDER` trains the same model from the same weights on the same batches once
 for each share, and prints seconds a step, memory, and held-out losses (the depth decoder then sees every frame). The
 first table is of csm-1b's shape: bytes that a forward pass keeps for the backward pass, counted without computing
-anything. FOLDER is what `duologue prepare` wrote with the bundled model's codec.
+anything. On a GPU a second one gives seconds and memory of real steps at that shape. FOLDER is what `duologue prepare`
+wrote with the bundled model's codec.
 
 The claim (Sesame, "Crossing the uncanny valley of conversational voice", 2025): 1/16 costs no audible quality.
 """
@@ -33,11 +34,12 @@ from duologue.checkpoints import load_checkpoint
 from duologue.config import CSM_PRESETS, CSMConfig
 from duologue.data.conversations import SequenceSampler
 from duologue.data.shards import TurnStore
-from duologue.engine.load import bundled_model
+from duologue.engine.load import bundled_model, find_device
 from duologue.engine.voices import codec_fingerprint
 from duologue.errors import DuologueError
 from duologue.frames import RowBatch
 from duologue.model.csm import CSM
+from duologue.model.loss import csm_loss
 from duologue.train.csm import CSMTrainConfig, train_csm, validation_losses
 from duologue.train.loop import LoopConfig
 
@@ -84,6 +86,62 @@ def kept_bytes(config: CSMConfig, *, rows: int, share: float, dtype: torch.dtype
     return Kept(backbone, depth)
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A training step: median seconds, the most memory it took, and the part that any step needs.
+
+    That part is weights, gradients and AdamW's moments. Bytes; 0 where the device does not count them.
+    """
+
+    seconds: float
+    peak_bytes: int
+    state_bytes: int
+
+
+def measured_step(config: CSMConfig, *, rows: int, share: float, device: torch.device, repeats: int = 8) -> Measured:
+    """Steps of AdamW on one sequence of `rows` random frames: float32 weights, bfloat16 products."""
+    torch.manual_seed(0)
+    with device:
+        model = CSM(config)
+        tokens = torch.randint(1, config.codebook_size, (1, rows, config.num_codebooks + 1))
+        tokens[..., -1] = 0
+        mask = torch.ones_like(tokens, dtype=torch.bool)
+        mask[..., -1] = False
+        scored = torch.arange(rows)[None] > 0
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    on_gpu = device.type == "cuda"
+    seconds, state = [], 0
+    for repeat in range(2 + repeats):
+        if repeat == 2 and on_gpu:
+            torch.cuda.synchronize(device)
+            torch.cuda.reset_peak_memory_stats(device)
+            state = torch.cuda.memory_allocated(device)
+        started = time.perf_counter()
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            hidden = model(tokens, mask)
+            loss = csm_loss(model, tokens, mask, scored, depth_share=share, hidden=hidden).total(0.5)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=False)  # the gradients stay, and count as state
+        if on_gpu:
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    peak = torch.cuda.max_memory_allocated(device) if on_gpu else 0
+    return Measured(statistics.median(seconds[2:]), peak, state)
+
+
+def step_table(config: CSMConfig, shares: Sequence[float], rows: int, device: torch.device) -> str:
+    """Measured steps of every share."""
+    lines = ["| share | s a step | peak | of it weights, gradients, moments |", "|---|---|---|---|"]
+    for share in shares:
+        one = measured_step(config, rows=rows, share=share, device=device)
+        sizes = (f"{size / 2**30:.2f} GiB" for size in (one.peak_bytes, one.state_bytes))
+        lines.append(f"| {_fraction(share)} | {one.seconds:.3f} | {' | '.join(sizes)} |")
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    return "\n".join(lines)
+
+
 def small_model(base: CSMConfig) -> CSMConfig:
     """The bundled model's shape at two thirds of its layers, so that four runs take an hour of two cores."""
     backbone = dataclasses.replace(base.backbone, num_layers=max(1, base.backbone.num_layers * 2 // 3))
@@ -104,7 +162,8 @@ def train_share(share: float, data: Path, folder: Path, steps: int, rows: int, t
         return SequenceSampler(chosen, encode, batch_rows=rows, lengths=_LENGTHS, seed=0)
 
     draw, draw_held_out = sampler(False), sampler(True)
-    validation = [draw_held_out(index) for index in range(_VALIDATION_BATCHES)]
+    device = find_device("auto")
+    validation = [draw_held_out(index).to(device) for index in range(_VALIDATION_BATCHES)]
     loop = LoopConfig(
         num_steps=steps,
         learning_rate=2e-3,
@@ -138,6 +197,7 @@ def train_share(share: float, data: Path, folder: Path, steps: int, rows: int, t
         folder,
         codebooks=base.codec.codebook_vectors(),
         evaluate=lambda model, step: validation_losses(model, validation),
+        device=device,
         quiet=True,
     )
     if torch.cuda.is_available():
@@ -214,6 +274,9 @@ def main() -> int:
         f"csm-1b's shape in bfloat16, one sequence of {arguments.shape_rows} frames",
         shape_table(SHARES, arguments.shape_rows),
     ]
+    if find_device("auto").type == "cuda":
+        table = step_table(CSM_PRESETS["csm-1b"], SHARES, arguments.shape_rows, find_device("auto"))
+        text += ["steps at that shape: AdamW, float32 weights, bfloat16 products", table]
     try:
         if arguments.data is not None:
             results = []

@@ -25,7 +25,7 @@ from recipes.work import Report, Work, encode_split
 
 SEQUENCE_LENGTHS = (96, 144, 208, 304, 448, 640, 960)
 SCHOOL_YEAR = 150  # batches before the next longer sequences join
-PROMPT_SHARE = 0.65
+PROMPT_SHARE = 0.75
 MERGE_SHARE = 0.3
 VALIDATION_EVERY = 60
 VALIDATION_BATCHES, VALIDATION_ROWS = 3, 2400

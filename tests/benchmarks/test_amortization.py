@@ -45,6 +45,15 @@ def test_the_count_is_that_of_a_real_pass() -> None:
     assert counted.depth == pytest.approx(sum(sizes.values()), rel=0.2)
 
 
+def test_a_step_is_timed() -> None:
+    cpu = torch.device("cpu")
+    one = amortization.measured_step(CSM_PRESETS["tiny"], rows=12, share=0.5, device=cpu, repeats=3)
+    assert one.seconds > 0
+    assert (one.peak_bytes, one.state_bytes) == (0, 0)
+    table = amortization.step_table(CSM_PRESETS["tiny"], (1.0, 1 / 16), 12, cpu)
+    assert [line.split(" |")[0] for line in table.splitlines()[2:]] == ["| 1", "| 1/16"]
+
+
 def test_a_run_gives_time_memory_and_losses(tmp_path: Path) -> None:
     source = tmp_path / "in"
     source.mkdir()
