@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+PYTEST_WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,8 +18,8 @@ help: ## list the targets
 demo: $(VENV)/.stamp-runtime ## speak examples/hello.txt into conversation.wav
 	$(BIN)/duologue converse examples/hello.txt -o conversation.wav
 
-test: $(VENV)/.stamp-dev ## run the default tests (offline, on a CPU); PYTEST_ARGS='-m slow' for others
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(VENV)/.stamp-dev ## run the default tests (offline, on a CPU); PYTEST_ARGS='-m slow' for others, PYTEST_WORKERS for more at once
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 check: $(VENV)/.stamp-dev ## lint, format, types and import layering
 	$(BIN)/ruff check $(PYTHON_SOURCES)
