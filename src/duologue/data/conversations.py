@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -95,12 +96,15 @@ class SequenceSampler:
         length = int(random.choice(allowed))
         pool = [self._sequence(length, random) for _ in range(_POOL * max(1, self.batch_rows // length))]
         # Neighbours by length share a batch: little of it is padding.
-        pool.sort(key=lambda sequence: sum(self._num_rows(turn) for turn, _ in sequence))
+        by_length = sorted(
+            ((sum(self._num_rows(turn) for turn, _ in sequence), sequence) for sequence in pool), key=itemgetter(0)
+        )
         first = int(random.integers(len(pool)))
         batch: list[list[tuple[CodedTurn, int]]] = []
-        for sequence in pool[first:] + pool[:first][::-1]:
-            longest_row = max(sum(self._num_rows(turn) for turn, _ in other) for other in [*batch, sequence])
-            if batch and longest_row * (len(batch) + 1) > self.batch_rows:
+        most = 0
+        for num_rows, sequence in by_length[first:] + by_length[:first][::-1]:
+            most = max(most, num_rows)
+            if batch and most * (len(batch) + 1) > self.batch_rows:
                 break
             batch.append(sequence)
         return self._collate(batch)
