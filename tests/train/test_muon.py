@@ -7,11 +7,12 @@ from torch import nn
 from duologue.train.muon import Muon, _by_gram, _directly, orthogonalise
 
 
+@pytest.mark.parametrize("is_rough", [False, True])
 @pytest.mark.parametrize("shape", [(16, 16), (8, 40), (40, 8)])
-def test_singular_values_are_near_one_and_directions_kept(shape: tuple[int, int]) -> None:
+def test_singular_values_are_near_one_and_directions_kept(shape: tuple[int, int], is_rough: bool) -> None:
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    made = orthogonalise(matrix)
+    made = orthogonalise(matrix, is_rough=is_rough)
     values = torch.linalg.svdvals(made)
     assert float(values.min()) > 0.5
     assert float(values.max()) < 1.4

@@ -40,8 +40,8 @@ class LoopConfig(JsonConfig):
     `learning_rate` rises over `warmup_steps`, then falls along a cosine to `final_lr_share` of itself at `num_steps`,
     or earlier if `budget_minutes` of computing are used up by then. `muon_learning_rate` is Muon's, for the hidden
     matrices that the caller names; at 0 AdamW trains them too. `ema_decay` averages the weights that are exported.
-    `autocast` is the format of matrix products; `auto` is bfloat16 where the device is fast at it, else float32. A step
-    takes the gradients of `accumulate` batches.
+    `autocast` is the format of matrix products, Muon's too; `auto` is bfloat16 where the device is fast at it, else
+    float32. A step takes the gradients of `accumulate` batches.
     """
 
     num_steps: int
@@ -105,14 +105,19 @@ class TrainingLoop:
         self.description = {"loop": config.to_dict(), **description}
         self.step_index, self.elapsed_s = 0, 0.0
         self.world, self.board = world or World(), board
+        device = next(module.parameters()).device
+        self._bfloat16 = config.autocast == "bfloat16" or (config.autocast == "auto" and computes_bfloat16(device))
         rates = Rates(
-            config.learning_rate, config.muon_learning_rate, config.weight_decay, (config.beta1, config.beta2)
+            config.learning_rate,
+            config.muon_learning_rate,
+            config.weight_decay,
+            (config.beta1, config.beta2),
+            is_rough=self._bfloat16 and computes_bfloat16(device),
         )
         self.players = make_players(module, rates, hidden_matrices, rivals, rate_factors, self.world)
         self.parameters = self.players[0].parameters
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.device = next(iter(self.parameters.values())).device
-        self._bfloat16 = config.autocast == "bfloat16" or (config.autocast == "auto" and computes_bfloat16(self.device))
         self._stop_signal: int | None = None
 
     @property

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from duologue.nn.precision import computes_bfloat16
 from duologue.train.distributed import like, local, whole
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -20,12 +19,11 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _MOST_TOGETHER = 2**24
 
 
-def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
+def orthogonalise(matrix: Tensor, steps: int = 5, *, is_rough: bool = False) -> Tensor:
     """About `U V^T` of each matrix `[..., M, N]` by Newton-Schulz iteration; same shape and dtype.
 
-    In bfloat16, which is enough for it, where the device is fast at that.
+    In float32, or in bfloat16 where a rough result will do, which is enough for training.
     """
-    is_rough = computes_bfloat16(matrix.device)
     x = matrix.bfloat16() if is_rough else matrix.float()
     tall = x.shape[-2] > x.shape[-1]
     if tall:
@@ -66,8 +64,16 @@ class Muon(torch.optim.Optimizer):
     """Updates parameters of two and more dimensions; the root mean square of a step is about `0.2 * lr`."""
 
     def __init__(
-        self, params: Iterable[nn.Parameter], lr: float, *, momentum: float = 0.95, weight_decay: float = 0.0
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float,
+        *,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        is_rough: bool = False,
     ) -> None:
+        """`is_rough` orthogonalises in bfloat16."""
+        self._is_rough = is_rough
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -77,7 +83,7 @@ class Muon(torch.optim.Optimizer):
             for parameters in _together([p for p in group["params"] if p.grad is not None]):
                 matrices = [self._ahead(parameter, group["momentum"]) for parameter in parameters]
                 scale = 0.2 * max(matrices[0].shape) ** 0.5
-                for parameter, step in zip(parameters, _orthogonalised(matrices), strict=True):
+                for parameter, step in zip(parameters, self._orthogonalised(matrices), strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.add_(like(step.view(parameter.shape), parameter), alpha=-group["lr"] * scale)
 
@@ -90,6 +96,11 @@ class Muon(torch.optim.Optimizer):
         velocity = state["momentum"]
         local(velocity).lerp_(local(parameter.grad), 1 - momentum)
         return whole(parameter.grad.lerp(velocity, momentum)).flatten(1)
+
+    def _orthogonalised(self, matrices: list[Tensor]) -> list[Tensor]:
+        if len(matrices) == 1:
+            return [orthogonalise(matrices[0], is_rough=self._is_rough)]
+        return list(orthogonalise(torch.stack(matrices), is_rough=self._is_rough).unbind())
 
 
 def _together(parameters: Iterable[Tensor]) -> list[list[Tensor]]:
@@ -105,9 +116,3 @@ def _together(parameters: Iterable[Tensor]) -> list[list[Tensor]]:
         count = max(1, _MOST_TOGETHER // shape.numel()) if device.type == "cuda" else 1
         groups += [alike[first : first + count] for first in range(0, len(alike), count)]
     return groups
-
-
-def _orthogonalised(matrices: list[Tensor]) -> list[Tensor]:
-    if len(matrices) == 1:
-        return [orthogonalise(matrices[0])]
-    return list(orthogonalise(torch.stack(matrices)).unbind())

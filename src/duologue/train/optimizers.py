@@ -17,12 +17,16 @@ _RIVAL_BETAS = (0.5, 0.9)
 
 @dataclass(frozen=True)
 class Rates:
-    """Learning rates and what belongs to them; `muon` at 0 leaves everything to AdamW."""
+    """Learning rates and what belongs to them; `muon` at 0 leaves everything to AdamW.
+
+    `is_rough` lets Muon compute in bfloat16.
+    """
 
     adamw: float
     muon: float = 0.0
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.95)
+    is_rough: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Player:
         self.optimizers: list[torch.optim.Optimizer] = [adamw]
         if muons:
             chosen = [parameter for name, parameter in parameters.items() if name in muons]
-            self.optimizers.append(Muon(chosen, rates.muon, weight_decay=rates.weight_decay))
+            self.optimizers.append(Muon(chosen, rates.muon, weight_decay=rates.weight_decay, is_rough=rates.is_rough))
         self._rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         self._place = {
             parameter: optimizer
