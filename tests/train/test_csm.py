@@ -14,6 +14,7 @@ from duologue.model.csm import CSM
 from duologue.train.csm import (
     CSMTrainConfig,
     CSMTraining,
+    attention_for_changing_lengths,
     embed_codebooks,
     hidden_matrices,
     hidden_rows,
@@ -176,3 +177,11 @@ def test_muon_gets_the_matrices_of_the_transformers_alone() -> None:
     assert "backbone.layers.0.attention.q_proj.weight" in names
     assert "projection.weight" in names
     assert not [name for name in names if "embeddings" in name or "head" in name or "norm" in name]
+
+
+def test_cudnn_plans_no_attention_on_a_gpu() -> None:
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+    with attention_for_changing_lengths(torch.device("cuda")):
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert torch.backends.cuda.flash_sdp_enabled() and torch.backends.cuda.mem_efficient_sdp_enabled()
+    assert torch.backends.cuda.cudnn_sdp_enabled()
