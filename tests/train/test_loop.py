@@ -56,6 +56,24 @@ def test_a_run_that_was_stopped_and_resumed_equals_one_that_was_not(tmp_path: Pa
         assert torch.equal(ours, theirs)
 
 
+def test_matrices_are_updated_in_float32_unless_autocast_says_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(autocast: str, is_fast: bool) -> list[Tensor]:
+        monkeypatch.setattr("duologue.train.loop.computes_bfloat16", lambda device: is_fast)
+        loop = make_loop(tmp_path / f"{autocast}-{is_fast}", autocast=autocast)
+        loop.run(step_of(loop), quiet=True)
+        return weights(loop)
+
+    def same(first: list[Tensor], second: list[Tensor]) -> bool:
+        return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+    exact = trained("none", is_fast=False)
+    assert same(trained("none", is_fast=True), exact)
+    assert same(trained("auto", is_fast=False), exact)
+    assert not same(trained("auto", is_fast=True), exact)
+
+
 def test_a_loss_that_is_not_finite_keeps_the_checkpoint_before(tmp_path: Path) -> None:
     loop = make_loop(tmp_path)
     with pytest.raises(TrainingError, match=r"step 6: .*loss.* not finite.*lower learning_rate"):

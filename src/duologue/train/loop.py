@@ -105,19 +105,18 @@ class TrainingLoop:
         self.description = {"loop": config.to_dict(), **description}
         self.step_index, self.elapsed_s = 0, 0.0
         self.world, self.board = world or World(), board
-        device = next(module.parameters()).device
-        self._bfloat16 = config.autocast == "bfloat16" or (config.autocast == "auto" and computes_bfloat16(device))
+        self.device = next(module.parameters()).device
+        self._bfloat16 = config.autocast == "bfloat16" or (config.autocast == "auto" and computes_bfloat16(self.device))
         rates = Rates(
             config.learning_rate,
             config.muon_learning_rate,
             config.weight_decay,
             (config.beta1, config.beta2),
-            is_rough=self._bfloat16 and computes_bfloat16(device),
+            is_rough=self._bfloat16,
         )
         self.players = make_players(module, rates, hidden_matrices, rivals, rate_factors, self.world)
         self.parameters = self.players[0].parameters
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self.device = next(iter(self.parameters.values())).device
         self._stop_signal: int | None = None
 
     @property

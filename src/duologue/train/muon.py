@@ -22,7 +22,7 @@ _MOST_TOGETHER = 2**24
 def orthogonalise(matrix: Tensor, steps: int = 5, *, is_rough: bool = False) -> Tensor:
     """About `U V^T` of each matrix `[..., M, N]` by Newton-Schulz iteration; same shape and dtype.
 
-    In float32, or in bfloat16 where a rough result will do, which is enough for training.
+    In float32, or where `is_rough` in bfloat16, which is enough for training.
     """
     x = matrix.bfloat16() if is_rough else matrix.float()
     tall = x.shape[-2] > x.shape[-1]
