@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from duologue.codec.mimi import Mimi
 from duologue.data.conversations import SequenceSampler
 from duologue.data.prefetch import Prefetched
 from duologue.data.prompts import write_voices
-from duologue.data.shards import TurnStore
+from duologue.data.shards import CodedTurn, TurnStore
 from duologue.engine.voices import codec_fingerprint
+from duologue.errors import TrainingError
 from duologue.frames import RowBatch
 from duologue.model.csm import CSM
 from duologue.train.csm import CSMTrainConfig, train_csm, validation_losses
@@ -56,6 +58,27 @@ def voice_weights(turns: TurnStore) -> dict[str, float]:
     return {voice: (mean / count) ** VOICE_BALANCE for voice, count in frames.items()}
 
 
+def split_by_words(
+    conversations: Sequence[Sequence[CodedTurn]],
+) -> tuple[list[Sequence[CodedTurn]], list[Sequence[CodedTurn]]]:
+    """What is learned, and one text in `VALIDATION_EVERY`, the first among them, in all the voices that speak it.
+
+    Raises `TrainingError` for conversations of one text: none of them would be left to learn from.
+    """
+    by_words: dict[tuple[str, ...], list[Sequence[CodedTurn]]] = {}
+    for conversation in conversations:
+        by_words.setdefault(tuple(turn.text for turn in conversation), []).append(conversation)
+    if len(by_words) < 2:
+        raise TrainingError(
+            f"{len(conversations)} conversations have the same words: give two or more texts, of which one is held out"
+        )
+    learned: list[Sequence[CodedTurn]] = []
+    held_out: list[Sequence[CodedTurn]] = []
+    for index, alike in enumerate(by_words.values()):
+        (learned if index % VALIDATION_EVERY else held_out).extend(alike)
+    return learned, held_out
+
+
 def make_csm(
     work: Work,
     config: CSMTrainConfig,
@@ -76,14 +99,9 @@ def make_csm(
     def encode(text: str, speaker: int) -> list[int]:
         return tokenizer.encode_prepared(" ".join(prepared[line] for line in text.split("\n")), speaker)
 
-    def sampler(held_out: bool, batch_rows: int) -> SequenceSampler:
-        chosen = [
-            conversation
-            for index, conversation in enumerate(turns.conversations)
-            if (index % VALIDATION_EVERY == 0) == held_out
-        ]
+    def sampler(conversations: Sequence[Sequence[CodedTurn]], batch_rows: int) -> SequenceSampler:
         return SequenceSampler(
-            chosen,
+            conversations,
             encode,
             batch_rows=batch_rows,
             lengths=SEQUENCE_LENGTHS,
@@ -93,8 +111,8 @@ def make_csm(
             merge_share=MERGE_SHARE,
         )
 
-    draw = sampler(held_out=False, batch_rows=machine.batch_rows)
-    draw_held_out = sampler(held_out=True, batch_rows=VALIDATION_ROWS)
+    learned, held_out = split_by_words(turns.conversations)
+    draw, draw_held_out = sampler(learned, machine.batch_rows), sampler(held_out, VALIDATION_ROWS)
 
     def batch(index: int) -> tuple[Tensor, ...]:
         # Short sequences first: reading is learned on single turns before whole conversations follow.

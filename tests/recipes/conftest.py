@@ -22,6 +22,9 @@ from recipes.work import Work, decode_recordings
 RATE = 24_000
 
 
+ENDINGS = ("Bye.", "Until then.", "So long.")
+
+
 @pytest.fixture(scope="session")
 def toy_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three conversations of two "voices", a buzz each, in two folders, one of them held out."""
@@ -33,7 +36,7 @@ def toy_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lines = []
         for index in range(count):
             turns, pieces, at = [], [], 0
-            for number, text in enumerate(("Hello there.", "Good morning to you.", "Bye.")):
+            for number, text in enumerate(("Hello there.", "Good morning to you.", ENDINGS[index])):
                 length = round((3.0 if number < 2 else 1.2) * RATE)
                 pitch = (0.03, 0.05)[number % 2]
                 phase = torch.arange(length) * pitch

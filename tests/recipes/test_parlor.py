@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,8 @@ import duologue
 from duologue.checkpoints import save_checkpoint
 from duologue.codec.mimi import Mimi
 from duologue.data.corpus import PcmStore
-from duologue.data.shards import TurnStore
+from duologue.data.shards import CodedTurn, TurnStore
+from duologue.errors import TrainingError
 from duologue.train.csm import without_codes
 from duologue.train.loop import LoopConfig
 from recipes.parlor import configs, pipeline
@@ -121,6 +123,25 @@ def test_held_out_recordings_stay_out(trained: tuple[Work, Path]) -> None:
     work, _ = trained
     assert len(recordings(work).conversations) == 3
     assert [Path(found.name).parent.name for found in recordings(work, "heldout").conversations] == ["heldout"]
+
+
+def test_the_same_words_in_another_voice_are_held_out_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoken(text: str, voice: str) -> list[CodedTurn]:
+        return [CodedTurn(voice, 0, text, np.zeros((3, 5), dtype=np.int16))]
+
+    monkeypatch.setattr(pipeline, "VALIDATION_EVERY", 2)
+    texts = ["One.", "Two.", "Three.", "Four."]
+    learned, held_out = pipeline.split_by_words([spoken(text, voice) for voice in ("joe", "joe@88") for text in texts])
+    assert sorted((turn.text, turn.voice) for [turn] in learned) == [
+        ("Four.", "joe"),
+        ("Four.", "joe@88"),
+        ("Two.", "joe"),
+        ("Two.", "joe@88"),
+    ]
+    assert sorted({turn.text for [turn] in held_out}) == ["One.", "Three."]
+    assert len(held_out) == 4
+    with pytest.raises(TrainingError, match=r"2 conversations .* same words"):
+        pipeline.split_by_words([spoken("One.", "joe"), spoken("One.", "anna")])
 
 
 def test_losses_fall(trained: tuple[Work, Path]) -> None:
