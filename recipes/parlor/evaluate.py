@@ -48,7 +48,9 @@ def unseen_lines(corpus: Path, count: int, *, skip: int = 0) -> list[str]:
                 if turn.get("unseen"):
                     lines.setdefault(turn["text"])
     if len(lines) < skip + count:
-        raise TrainingError(f"{corpus / 'heldout'} has {len(lines)} unseen lines, {skip + count} were asked for")
+        raise TrainingError(
+            f"{corpus / 'heldout'} has {len(lines)} unseen lines, not {skip + count}: lower --lines or --skip"
+        )
     return list(lines)[skip : skip + count]
 
 

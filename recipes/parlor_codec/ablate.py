@@ -1,6 +1,6 @@
 """What one part of the training is for: the same run with and without it, and what that does to round trips.
 
-`adversary` trains the decoder once more from the codes of a finished recipe, with and without discriminators.
+`adversary` trains the decoder of a finished codec further, with and without discriminators.
 `distillation` trains two codecs from nothing, with and without the recogniser's features, and probes the first codebook
 of both for words. Needs the extra `eval`.
 """
@@ -15,15 +15,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import duologue
-from duologue.checkpoints import load_codec, save_checkpoint
+from duologue.checkpoints import load_codec
 from duologue.codec.mimi import Mimi
 from duologue.data.corpus import PcmStore
 from duologue.eval.instruments import Instruments
 from duologue.train.adversary import AdversaryConfig
-from duologue.train.codec import CodecTrainConfig, train_codec
+from duologue.train.codec import CodecTrainConfig
 from duologue.train.distributed import World
 from recipes.parlor_codec import pipeline
 from recipes.parlor_codec.__main__ import add_work_options
+from recipes.parlor_codec.adapt import adapt
 from recipes.parlor_codec.configs import SMALL_JUDGES, CodecPlan, adaptation, parlor
 from recipes.parlor_codec.listening import Ear, gather, summary, through_codes
 from recipes.parlor_codec.probe import coded, probe_codebooks
@@ -33,12 +34,7 @@ _DEFAULT_LINES = 20
 
 
 def without_adversary(
-    work: Work,
-    plan: CodecPlan,
-    store: PcmStore,
-    codec: Mimi,
-    config: CodecTrainConfig,
-    judges: AdversaryConfig = SMALL_JUDGES,
+    work: Work, store: PcmStore, codec: Mimi, config: CodecTrainConfig, judges: AdversaryConfig = SMALL_JUDGES
 ) -> dict[str, Path]:
     """Two codecs whose decoders learned on from `codec`, by `config`, with discriminators and without."""
     made = {}
@@ -46,8 +42,7 @@ def without_adversary(
         judged = replace(config, reconstruction=replace(config.reconstruction, adversary=adversary))
         folder = _folder(work, name)
         if not (folder / "model").exists():
-            batches = pipeline.batches(plan, judged, store, None, seed=config.loop.seed)
-            _keep(train_codec(judged, batches, folder, initial=codec), folder)
+            adapt(replace(work, folder=folder), codec, judged, store)
         made[name] = folder / "model"
     return made
 
@@ -64,10 +59,6 @@ def without_distillation(work: Work, plan: CodecPlan, store: PcmStore, features:
 
 def _folder(work: Work, name: str) -> Path:
     return work.path("ablation") / name.replace(" ", "_")
-
-
-def _keep(codec: Mimi, folder: Path) -> None:
-    save_checkpoint(folder / "model", "native", codec=codec)
 
 
 def compare(codecs: Mapping[str, Path], ear: Ear, report: Report) -> None:
@@ -92,9 +83,9 @@ def main() -> int:
         plan = parlor(arguments.minutes)
         store = decode_recordings(work, plan.latent.model.sample_rate, report)
         if arguments.part == "adversary":
-            codec = duologue.load_codec(arguments.codec)
+            codec = duologue.load_codec(arguments.codec, "cpu")
             config = adaptation(codec.config, minutes=arguments.minutes)
-            codecs = without_adversary(work, plan, store, codec, config)
+            codecs = without_adversary(work, store, codec, config)
         else:
             features = listen(work, store, plan.latent.model.frame_rate, arguments.whisper, report)
             codecs = without_distillation(work, plan, store, features)

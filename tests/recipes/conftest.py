@@ -20,8 +20,6 @@ from recipes.parlor_codec import configs
 from recipes.work import Work, decode_recordings
 
 RATE = 24_000
-
-
 ENDINGS = ("Bye.", "Until then.", "So long.")
 
 

@@ -18,6 +18,7 @@ from duologue.errors import TrainingError
 from duologue.train.csm import without_codes
 from duologue.train.loop import LoopConfig
 from recipes.parlor import configs, pipeline
+from recipes.parlor.evaluate import unseen_lines
 from recipes.parlor.text import build_tokenizer, symbols
 from recipes.parlor_codec.configs import CodecPlan
 from recipes.parlor_codec.pipeline import make_codec
@@ -142,6 +143,19 @@ def test_the_same_words_in_another_voice_are_held_out_too(monkeypatch: pytest.Mo
     assert len(held_out) == 4
     with pytest.raises(TrainingError, match=r"2 conversations .* same words"):
         pipeline.split_by_words([spoken("One.", "joe"), spoken("One.", "anna")])
+
+
+def test_unseen_lines_are_each_taken_once_and_some_left_out(tmp_path: Path) -> None:
+    turns = [
+        {"text": text, "unseen": unseen} for text, unseen in (("A.", True), ("B.", False), ("C.", True), ("A.", True))
+    ]
+    turns += [{"text": "D."}, {"text": "E.", "unseen": True}]
+    (tmp_path / "heldout").mkdir()
+    (tmp_path / "heldout" / "manifest-a.jsonl").write_text(json.dumps({"turns": turns}))
+    assert unseen_lines(tmp_path, 2) == ["A.", "C."]
+    assert unseen_lines(tmp_path, 2, skip=1) == ["C.", "E."]
+    with pytest.raises(TrainingError, match="has 3 unseen lines, not 4: lower --lines or --skip"):
+        unseen_lines(tmp_path, 2, skip=2)
 
 
 def test_losses_fall(trained: tuple[Work, Path]) -> None:

@@ -255,7 +255,7 @@ def test_a_decoder_without_discriminators_beside_one_with_them(
     judges = toy_plan.decoder.reconstruction.adversary
     assert judges is not None
     codec = load_codec(folder / "codes" / "model")
-    made = ablate.without_adversary(Work((), folder, threads=1), toy_plan, toy_store, codec, toy_plan.decoder, judges)
+    made = ablate.without_adversary(Work((), folder, threads=1), toy_store, codec, toy_plan.decoder, judges)
     first, second = (load_codec(path) for path in made.values())
     pcm = 0.2 * torch.sin(torch.arange(4 * 1920) * 0.04)[None, None]
     codes = first.encode(pcm)
