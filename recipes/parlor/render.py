@@ -114,6 +114,7 @@ _TROUPE: Troupe | None = None
 
 def _start_worker(troupe: str) -> None:
     global _TROUPE
+    torch.set_num_threads(1)  # more than there are cores would wait for one another
     _TROUPE = TROUPES[troupe]()
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from duologue.audio import read_audio, resample, write_audio
 from duologue.errors import DuologueError, TrainingError
@@ -62,7 +63,9 @@ def revoice(folder: Path, out: Path, *, copies: int, workers: int, seed: int = 0
                 jobs.append((manifest.name, (entry, folder / entry["file"], target, factor)))
     done = {name: _finished(out / name) for name in {name for name, _ in jobs}}
     open_jobs = [(name, job) for name, job in jobs if job[2].name not in done[name]]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
         count = len(jobs) - len(open_jobs)
         yield count, len(jobs)
         for first in range(0, len(open_jobs), 16 * workers):
