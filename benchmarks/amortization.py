@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import platform
 import resource
 import statistics
 import sys
@@ -35,6 +34,7 @@ from duologue.config import CSM_PRESETS, CSMConfig
 from duologue.data.conversations import SequenceSampler
 from duologue.data.shards import TurnStore
 from duologue.engine.load import bundled_model, find_device
+from duologue.engine.machine import processor_name
 from duologue.engine.voices import codec_fingerprint
 from duologue.errors import DuologueError
 from duologue.frames import RowBatch
@@ -268,7 +268,7 @@ def main() -> int:
     parser.add_argument("--shape-rows", type=int, default=2048, help="frames of csm-1b's sequence (default: 2048)")
     parser.add_argument("--threads", type=int, default=2, help="processor threads (default: 2)")
     arguments = parser.parse_args()
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name()
     text = [
         f"{device}, {arguments.threads} threads, torch {torch.__version__}, duologue {duologue.__version__}",
         f"csm-1b's shape in bfloat16, one sequence of {arguments.shape_rows} frames",

@@ -7,7 +7,6 @@ through the same code in float32, in turns, so that the machine's moods fall on 
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import sys
 import time
@@ -20,6 +19,7 @@ from torch import Tensor
 import duologue
 from duologue.codec.mimi import Mimi
 from duologue.config import MIMI_PRESETS
+from duologue.engine.machine import processor_name
 from duologue.errors import DuologueError
 
 
@@ -121,7 +121,7 @@ def main() -> int:
     mimi = Mimi(MIMI_PRESETS["mimi"]).eval()
     frames = max(1, round(arguments.seconds * codec.frame_rate))
     ours, theirs = compare(codec, mimi, frames=frames, rounds=arguments.rounds)
-    print(f"{platform.processor() or platform.machine()}, {arguments.threads} threads, torch {torch.__version__}\n")
+    print(f"{processor_name()}, {arguments.threads} threads, torch {torch.__version__}\n")
     print(markdown(ours, theirs, frames / codec.frame_rate))
     return 0
 

@@ -200,6 +200,8 @@ def _torch() -> Finding:
         import torch
     except Exception as error:
         return Finding("device", _BROKEN, f"torch does not load: {type(error).__name__}: {error}", None)
+    from duologue.engine.machine import processor_name
+
     devices = []
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
@@ -207,7 +209,7 @@ def _torch() -> Finding:
             devices.append(f"cuda:{index} {properties.name}, {format_size(properties.total_memory)}")
     if torch.backends.mps.is_available():
         devices.append("mps")
-    devices.append(f"cpu {platform.processor() or platform.machine()}")
+    devices.append(f"cpu {processor_name()}")
     data = {"torch": torch.__version__, "devices": devices, "cuda_build": torch.version.cuda}
     return Finding("device", _OK, f"{'; '.join(devices)} (torch {torch.__version__})", data)
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from duologue.config import JsonConfig
+from duologue.engine.machine import processor_name
 from duologue.errors import EvaluationError
 from duologue.eval.clips import System
 from duologue.eval.files import read_schema, write_text
@@ -265,22 +266,12 @@ def describe_machine() -> dict[str, Any]:
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_gb": _memory_gb(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass  # another operating system
-    return platform.processor() or "unknown"
 
 
 def _memory_gb() -> float | None:
