@@ -9,6 +9,7 @@ from pathlib import Path
 
 import duologue
 from duologue.engine.load import find_device
+from duologue.errors import TrainingError
 from duologue.train.csm import without_codes
 from recipes.parlor import configs, pipeline
 from recipes.parlor_codec.configs import PLANS
@@ -50,6 +51,13 @@ def main() -> int:
         default="base",
         help="size of a speech model that starts from nothing; small is for two cores (default: base)",
     )
+    parser.add_argument(
+        "--codebooks",
+        type=int,
+        metavar="N",
+        help="of the codec's codebooks, how many the speech model speaks; a small model does better with fewer "
+        "(default: all, or as --continue-from)",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     parser.add_argument(
         "--batch-rows", type=int, metavar="N", help="rows a step of the speech model (default: 2400; on a GPU 24000)"
@@ -85,16 +93,22 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
         of_codec = replace(work, folder=work.path("codec"))
         codec = make_codec(of_codec, plan, store, features, device=device, workers=arguments.workers, report=report)
         checkpoint = str(of_codec.path("model"))
+    if arguments.codebooks is not None and not 1 < arguments.codebooks <= codec.num_codebooks:
+        raise TrainingError(
+            f"--codebooks {arguments.codebooks}; the codec has {codec.num_codebooks}: give 2 or more of them"
+        )
     turns = pipeline.encode_corpus(work, checkpoint, report)
     initial = None
     if earlier is None:
-        shape = configs.csm_model(pipeline.text_vocab_size(work), codec.config, arguments.csm_size)
+        shape = configs.csm_model(pipeline.text_vocab_size(work), codec.config, arguments.csm_size, arguments.codebooks)
         config = configs.csm_training(shape, minutes=arguments.csm_minutes)
     elif arguments.codec is None:
         config = configs.csm_continuation(earlier.model.config, minutes=arguments.csm_minutes)
         initial = earlier.model.state_dict()
     else:
-        config = configs.csm_transfer(earlier.model.config, codec.config, minutes=arguments.csm_minutes)
+        config = configs.csm_transfer(
+            earlier.model.config, codec.config, minutes=arguments.csm_minutes, num_codebooks=arguments.codebooks
+        )
         initial = without_codes(earlier.model.state_dict())
     model = pipeline.make_csm(work, config, turns, codec, initial, machine)
     report("csm: trained")

@@ -41,15 +41,20 @@ SIZES = {
 }
 
 
-def csm_model(text_vocab_size: int, codec: MimiConfig, size: str = "base") -> CSMConfig:
-    """A model of one of `SIZES`; their parameters, without those of the codes: 11 and 2.6 M, or 23 and 4 M."""
+def csm_model(
+    text_vocab_size: int, codec: MimiConfig, size: str = "base", num_codebooks: int | None = None
+) -> CSMConfig:
+    """A model of one of `SIZES`; their parameters, without those of the codes: 11 and 2.6 M, or 23 and 4 M.
+
+    It speaks the first `num_codebooks` of the codec, by default all.
+    """
     backbone, depth = SIZES[size]
     return CSMConfig(
         backbone=backbone.config(max_positions=2048),
         depth=depth.config(max_positions=64),
         text_vocab_size=text_vocab_size,
         audio_vocab_size=codec.codebook_size + RESERVED_AUDIO_IDS,
-        num_codebooks=codec.num_codebooks,
+        num_codebooks=num_codebooks or codec.num_codebooks,
         codebook_size=codec.codebook_size,
         text=TEXT,
         guidance=GUIDANCE,
@@ -99,11 +104,16 @@ def csm_continuation(model: CSMConfig, *, minutes: float) -> CSMTrainConfig:
     )
 
 
-def csm_transfer(model: CSMConfig, codec: MimiConfig, *, minutes: float) -> CSMTrainConfig:
-    """For a model that reads already, over another codec: the new codes are aligned as those of a first training."""
+def csm_transfer(
+    model: CSMConfig, codec: MimiConfig, *, minutes: float, num_codebooks: int | None = None
+) -> CSMTrainConfig:
+    """For a model that reads already, over another codec: the new codes are aligned as those of a first training.
+
+    It will speak the first `num_codebooks` of that codec, by default all.
+    """
     over = replace(
         model,
-        num_codebooks=codec.num_codebooks,
+        num_codebooks=num_codebooks or codec.num_codebooks,
         codebook_size=codec.codebook_size,
         audio_vocab_size=codec.codebook_size + RESERVED_AUDIO_IDS,
     )

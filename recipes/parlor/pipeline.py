@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -79,6 +79,11 @@ def split_by_words(
     return learned, held_out
 
 
+def first_codebooks(conversations: Sequence[Sequence[CodedTurn]], num_codebooks: int) -> list[list[CodedTurn]]:
+    """The turns with the first codes of each frame only; a codec decodes those alone, less finely."""
+    return [[replace(turn, codes=turn.codes[:num_codebooks]) for turn in turns] for turns in conversations]
+
+
 def make_csm(
     work: Work,
     config: CSMTrainConfig,
@@ -111,7 +116,7 @@ def make_csm(
             merge_share=MERGE_SHARE,
         )
 
-    learned, held_out = split_by_words(turns.conversations)
+    learned, held_out = split_by_words(first_codebooks(turns.conversations, config.model.num_codebooks))
     draw, draw_held_out = sampler(learned, machine.batch_rows), sampler(held_out, VALIDATION_ROWS)
 
     def batch(index: int) -> tuple[Tensor, ...]:
