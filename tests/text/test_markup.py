@@ -54,7 +54,8 @@ TABLES: dict[Callable[[str], str], dict[str, str]] = {
         "jo.doe@x.org!": " jo dot doe at x dot org !",
         "main.py": "main dot py",
         "yes.no 3.5 e.g. tell.me": "yes.no 3.5 e.g. tell.me",
-        "http://localhost:8000/": " localhost colon 8000 ",
+        "http://localhost:8000/": " localhost port 8000 ",
+        "https://example.com:443/a:b": " example dot com port 443 slash a colon b ",
     },
     remove_emoji: {
         "hi 😀 there": "hi   there",

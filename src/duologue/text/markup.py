@@ -200,6 +200,7 @@ def _speak_url(found: re.Match[str]) -> str:
     ending = found[0][len(address) :]
     address = re.split(r"[?#]", address, maxsplit=1)[0]
     address = re.sub(r"^(?:[A-Za-z]+://)?(?:www\.)?", "", address).rstrip("/")
+    address = re.sub(r":(?=\d{2,5}(?:/|$))", " port ", address, count=1)
     return _spell_address(address) + ending
 
 

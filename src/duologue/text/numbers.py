@@ -15,6 +15,8 @@ from typing import Final
 
 from num2words import num2words
 
+from duologue.text.units import CURRENCIES, MAGNITUDES, PER, UNITS
+
 Rule = tuple[re.Pattern[str], Callable[[re.Match[str]], str]]
 
 SENTENCE_END: Final = re.compile(r"[\"')]?(?:\s*\Z|\s+[\"'(]?[A-Z])")
@@ -32,123 +34,18 @@ _MONTH: Final = (
 )
 _NUMBER: Final = r"(?:\d{1,3}(?:,\d{3}){1,5}|\d{1,18})(?:\.\d{1,18})?"
 _START: Final = r"(?<![\w.,])"
+_WEEKDAYS: Final = "Monday|Tuesday|Wednesday|Thursday|Friday|Saturday|Sunday"
+# Nouns that a number with a letter names one of: exit 42B has nothing to do with billions, room 12L not with liters.
+_LABELLED: Final = (
+    "exit|gate|room|apartment|suite|unit|seat|row|flight|platform|building|section|route|highway|terminal|bus|line"
+    "|track|floor|block|box|form|appendix|figure|table|chapter|question|exercise|part|page|step|locker|lot|phase|class"
+    "|grade|title|article|rule|level|hall|bay|dock|pier|zone|schedule|paragraph"
+)
+_FRACTION_FOLLOWS: Final = (
+    r" ?(?:of|an?|the|inch|in|cup|acre|mile|hour|teaspoon|tablespoon|tsp|tbsp|pound|lb|ounce|oz|full|done|complete"
+    r"|majority|share|stake|scale)(?:e?s)?(?!\w)"
+)
 
-_CURRENCIES: Final[dict[str, tuple[str, str, str, str]]] = {
-    "$": ("dollar", "dollars", "cent", "cents"),
-    "£": ("pound", "pounds", "penny", "pence"),
-    "€": ("euro", "euros", "cent", "cents"),
-    "¥": ("yen", "yen", "", ""),
-    "₹": ("rupee", "rupees", "paisa", "paise"),
-    "₩": ("won", "won", "", ""),
-    "₽": ("ruble", "rubles", "kopek", "kopeks"),
-    "¢": ("cent", "cents", "", ""),
-    "USD": ("US dollar", "US dollars", "cent", "cents"),
-    "EUR": ("euro", "euros", "cent", "cents"),
-    "GBP": ("pound", "pounds", "penny", "pence"),
-    "JPY": ("yen", "yen", "", ""),
-    "CHF": ("Swiss franc", "Swiss francs", "", ""),
-    "CAD": ("Canadian dollar", "Canadian dollars", "cent", "cents"),
-    "AUD": ("Australian dollar", "Australian dollars", "cent", "cents"),
-    "INR": ("rupee", "rupees", "paisa", "paise"),
-    "CNY": ("yuan", "yuan", "", ""),
-}
-_MAGNITUDES: Final = {
-    "k": "thousand", "K": "thousand", "thousand": "thousand", "hundred": "hundred",
-    "M": "million", "m": "million", "mn": "million", "mil": "million", "million": "million",
-    "B": "billion", "b": "billion", "bn": "billion", "billion": "billion",
-    "T": "trillion", "tn": "trillion", "trillion": "trillion",
-}  # fmt: skip
-_UNITS: Final[dict[str, tuple[str, str]]] = {
-    "%": ("percent", "percent"),
-    "‰": ("per mille", "per mille"),
-    "°C": ("degree Celsius", "degrees Celsius"),
-    "°F": ("degree Fahrenheit", "degrees Fahrenheit"),
-    "°": ("degree", "degrees"),
-    "km/h": ("kilometer per hour", "kilometers per hour"),
-    "kmh": ("kilometer per hour", "kilometers per hour"),
-    "kph": ("kilometer per hour", "kilometers per hour"),
-    "mph": ("mile per hour", "miles per hour"),
-    "m/s": ("meter per second", "meters per second"),
-    "mpg": ("mile per gallon", "miles per gallon"),
-    "sqkm": ("square kilometer", "square kilometers"),
-    "sqm": ("square meter", "square meters"),
-    "sqcm": ("square centimeter", "square centimeters"),
-    "sqft": ("square foot", "square feet"),
-    "sqmi": ("square mile", "square miles"),
-    "cubm": ("cubic meter", "cubic meters"),
-    "cubcm": ("cubic centimeter", "cubic centimeters"),
-    "cubft": ("cubic foot", "cubic feet"),
-    "km": ("kilometer", "kilometers"),
-    "m": ("meter", "meters"),
-    "cm": ("centimeter", "centimeters"),
-    "mm": ("millimeter", "millimeters"),
-    "µm": ("micrometer", "micrometers"),
-    "μm": ("micrometer", "micrometers"),
-    "nm": ("nanometer", "nanometers"),
-    "mi": ("mile", "miles"),
-    "yd": ("yard", "yards"),
-    "yds": ("yard", "yards"),
-    "ft": ("foot", "feet"),
-    "kg": ("kilogram", "kilograms"),
-    "g": ("gram", "grams"),
-    "mg": ("milligram", "milligrams"),
-    "lb": ("pound", "pounds"),
-    "lbs": ("pound", "pounds"),
-    "oz": ("ounce", "ounces"),
-    "L": ("liter", "liters"),
-    "ml": ("milliliter", "milliliters"),
-    "mL": ("milliliter", "milliliters"),
-    "cl": ("centiliter", "centiliters"),
-    "gal": ("gallon", "gallons"),
-    "tsp": ("teaspoon", "teaspoons"),
-    "tbsp": ("tablespoon", "tablespoons"),
-    "kcal": ("kilocalorie", "kilocalories"),
-    "cal": ("calorie", "calories"),
-    "kB": ("kilobyte", "kilobytes"),
-    "KB": ("kilobyte", "kilobytes"),
-    "MB": ("megabyte", "megabytes"),
-    "GB": ("gigabyte", "gigabytes"),
-    "TB": ("terabyte", "terabytes"),
-    "PB": ("petabyte", "petabytes"),
-    "KiB": ("kibibyte", "kibibytes"),
-    "MiB": ("mebibyte", "mebibytes"),
-    "GiB": ("gibibyte", "gibibytes"),
-    "kbps": ("kilobit per second", "kilobits per second"),
-    "Mbps": ("megabit per second", "megabits per second"),
-    "Gbps": ("gigabit per second", "gigabits per second"),
-    "Hz": ("hertz", "hertz"),
-    "kHz": ("kilohertz", "kilohertz"),
-    "MHz": ("megahertz", "megahertz"),
-    "GHz": ("gigahertz", "gigahertz"),
-    "W": ("watt", "watts"),
-    "kW": ("kilowatt", "kilowatts"),
-    "MW": ("megawatt", "megawatts"),
-    "kWh": ("kilowatt hour", "kilowatt hours"),
-    "V": ("volt", "volts"),
-    "mA": ("milliampere", "milliamperes"),
-    "mAh": ("milliampere hour", "milliampere hours"),
-    "dB": ("decibel", "decibels"),
-    "px": ("pixel", "pixels"),
-    "ns": ("nanosecond", "nanoseconds"),
-    "µs": ("microsecond", "microseconds"),
-    "μs": ("microsecond", "microseconds"),
-    "ms": ("millisecond", "milliseconds"),
-    "s": ("second", "seconds"),
-    "sec": ("second", "seconds"),
-    "secs": ("second", "seconds"),
-    "min": ("minute", "minutes"),
-    "mins": ("minute", "minutes"),
-    "h": ("hour", "hours"),
-    "hr": ("hour", "hours"),
-    "hrs": ("hour", "hours"),
-    "yr": ("year", "years"),
-    "yrs": ("year", "years"),
-}
-_PER: Final = {
-    "s": "second", "sec": "second", "min": "minute", "h": "hour", "hr": "hour", "hour": "hour", "day": "day",
-    "week": "week", "wk": "week", "month": "month", "mo": "month", "year": "year", "yr": "year", "night": "night",
-    "person": "person", "kg": "kilogram", "lb": "pound", "L": "liter", "gal": "gallon", "m": "meter", "km": "kilometer",
-}  # fmt: skip
 _SET_PHRASES: Final = {
     "24/7": "twenty-four seven",
     "9/11": "nine eleven",
@@ -236,6 +133,16 @@ def _slash_date(found: re.Match[str]) -> str:
     return _date(found[4], month, day)
 
 
+def _short_date(found: re.Match[str]) -> str:
+    """`on 11/2`, `by 3/14`, `Monday, 6/1`: the month and day that the word before announces, not a fraction."""
+    before, month, day = found[1], int(found[2]), int(found[3])
+    is_share = month < day and day in (2, 3, 4, 5, 8, 10)  # by 3/4, after 1/2: more likely a part of something
+    announced = before.strip(", ").lower() not in ("by", "before", "after", "since", "until", "till")
+    if found[0].endswith(tuple(_SET_PHRASES)) or not _is_date(month, day) or (is_share and not announced):
+        return found[0]
+    return f"{before}{_MONTHS[month - 1]} {speak_ordinal(str(day))}"
+
+
 def _month_name(written: str) -> str:
     return next(month for month in _MONTHS if month.startswith(written[:3]))
 
@@ -309,9 +216,9 @@ def _identifier(found: re.Match[str]) -> str:
 
 
 def _money(amount: str, magnitude: str | None, currency: str) -> str:
-    one, many, one_cent, many_cents = _CURRENCIES[currency]
+    one, many, one_cent, many_cents = CURRENCIES[currency]
     if magnitude:
-        return f"{speak_cardinal(amount)} {_MAGNITUDES[magnitude]} {many}"
+        return f"{speak_cardinal(amount)} {MAGNITUDES[magnitude]} {many}"
     whole, _, cents = amount.partition(".")
     if len(cents) != 2 or not one_cent:
         return f"{speak_cardinal(amount)} {one if _is_one(amount) else many}"
@@ -325,10 +232,10 @@ def _money(amount: str, magnitude: str | None, currency: str) -> str:
 
 def _unit(found: re.Match[str]) -> str:
     number, hyphen, unit, per = found[1], found[2], found[3], found[4]
-    one, many = _UNITS[unit]
+    one, many = UNITS[unit]
     joint = "-" if hyphen else " "
     words = f"{speak_cardinal(number)}{joint}{one if hyphen or _is_one(number) else many}"
-    return words + (f" per {_PER[per]}" if per else "")
+    return words + (f" per {PER[per]}" if per else "")
 
 
 def _fraction_words(numerator: str, denominator: str) -> str:
@@ -371,14 +278,19 @@ def _rule(pattern: str, replace: Callable[[re.Match[str]], str] | str) -> Rule:
 _ANY_MAGNITUDE: Final = r"(?: ?(thousand|million|billion|trillion|hundred|mil|mn|bn|tn)(?!\w)|([kKmMbBT])(?!\w))?"
 _SYMBOLS: Final = r"[$£€¥₹₩₽]"
 _CODES: Final = "USD|EUR|GBP|JPY|CHF|CAD|AUD|INR|CNY"
-_UNIT_PATTERN: Final = "|".join(re.escape(unit) for unit in sorted(_UNITS, key=len, reverse=True))
-_PER_PATTERN: Final = "|".join(sorted(_PER, key=len, reverse=True))
+_UNIT_PATTERN: Final = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
+_PER_PATTERN: Final = "|".join(sorted(PER, key=len, reverse=True))
 
 _RULES: Final[tuple[Rule, ...]] = (
     _rule(r"\d{19,}", lambda found: f" {speak_digits(found[0])} "),
     # Dates.
     _rule(r"(?<![\w-])(\d{4})-(\d{1,2})-(\d{1,2})(?:([T ])(?=\d{1,2}:\d{2})|(?![\w-]))", _iso_date),
     _rule(r"(?<![\w/.-])(\d{1,2})([/.-])(\d{1,2})\2(\d{4}|\d{2})(?![\w/-]|\.\d)", _slash_date),
+    _rule(
+        rf"(?<!\w)((?:[Oo]n|[Dd]ue|[Dd]ated|[Bb]y|[Bb]efore|[Aa]fter|[Ss]ince|[Uu]ntil|[Tt]ill|{_WEEKDAYS}),? )"
+        rf"(\d{{1,2}})/(\d{{1,2}})(?![\w/-]|[.,]\d|{_FRACTION_FOLLOWS})",
+        _short_date,
+    ),
     _rule(rf"\b{_MONTH} (\d{{1,2}})(?:st|nd|rd|th)?(?:,? (\d{{4}}))?(?![\w:/%]|[.,]\d)", _month_day),
     _rule(
         rf"(?<![\w.,/:-])([Tt]he )?(\d{{1,2}})(?:st|nd|rd|th)? (?:of )?{_MONTH}(?:,? (\d{{4}})(?![\w:]|[.,]\d))?",
@@ -396,6 +308,13 @@ _RULES: Final[tuple[Rule, ...]] = (
     _rule(r"(?<!\w)0x([0-9a-fA-F]{1,32})(?!\w)", lambda found: f"zero X {_spell(found[1])}"),
     _rule(r"(?<!\w)[0-9a-fA-F]{7,64}(?!\w)", _hexadecimal),
     _rule(r"(?<!\w)[A-Za-z0-9]{6,64}(?!\w)", _identifier),
+    _rule(
+        rf"(?<!\w)((?i:{_LABELLED})) (?:# ?)?(\d{{1,4}})-?([A-Z]|[a-f])(?!\w)",
+        lambda found: f"{found[1]} {speak_cardinal(found[2])} {found[3].upper()}",
+    ),
+    _rule(r"(?<=localhost):(?=\d{2,5}(?![\w:]|\.\d))", " port "),
+    _rule(r"(?<![^\s(]):(?=\d{3,5}(?![\w:]|\.\d))", "port "),
+    _rule(r"(?<!\w)([Pp]ort) (\d{2,5})(?![\w,:]|\.\d)", lambda found: f"{found[1]} {speak_digits(found[2])}"),
     # Signs and ranges. The hyphens of dates, phone numbers and identifiers are gone by here.
     _rule(rf"({_SYMBOLS})({_NUMBER})\s?-\s?{_SYMBOLS}?(?={_NUMBER})", r"\2 to \1"),
     _rule(r"(?:(?<=[\d%°])|(?<=\d[ap]m)|(?<=\d [ap]m)|(?<=\d[AP]M)|(?<=\d [AP]M))-(?=\d)", " to "),
@@ -432,7 +351,7 @@ _RULES: Final[tuple[Rule, ...]] = (
     _rule(rf"{_START}({_NUMBER})(-)?(?: )?({_UNIT_PATTERN})(?:/({_PER_PATTERN}))?(?!\w)(?:\.(?= [a-z]))?", _unit),
     _rule(
         rf"{_START}({_NUMBER})([kKM]|B(?! [A-Z])|bn|mn|tn)(?!\w)",
-        lambda found: f"{speak_cardinal(found[1])} {_MAGNITUDES[found[2]]}",
+        lambda found: f"{speak_cardinal(found[1])} {MAGNITUDES[found[2]]}",
     ),
     _rule(r"(?<![\w.,/])(?:(\d{1,4}) )?(\d{1,4})/(\d{1,4})(?![\w/]|[.,]\d)", _fraction),
     _rule(

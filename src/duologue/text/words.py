@@ -35,6 +35,10 @@ _ABBREVIATIONS: Final = {
     "jan": "January", "feb": "February", "mar": "March", "apr": "April", "jun": "June", "jul": "July", "aug": "August",
     "sep": "September", "sept": "September", "oct": "October", "nov": "November", "dec": "December",
 }  # fmt: skip
+_WEEKDAYS: Final = {
+    "Mon": "Monday", "Tue": "Tuesday", "Tues": "Tuesday", "Wed": "Wednesday", "Weds": "Wednesday", "Thu": "Thursday",
+    "Thur": "Thursday", "Thurs": "Thursday", "Fri": "Friday", "Sat": "Saturday", "Sun": "Sunday",
+}  # fmt: skip
 # Also names or words of their own: expanded only in the middle of a sentence, before a small letter or a number.
 _AMBIGUOUS: Final = _words("max min est ext vol fig figs eq ch temp ca rd")
 _CAPITALIZED: Final = _words("jan feb mar apr jun jul aug sep sept oct nov dec")
@@ -47,6 +51,17 @@ _ABBREVIATION: Final = re.compile(
     + "|".join(re.escape(key) for key in sorted(_ABBREVIATIONS, key=len, reverse=True))
     + r")\.",
     re.IGNORECASE,
+)
+_DAY: Final = "|".join(sorted(_WEEKDAYS, key=len, reverse=True))
+_DAY_RANGE: Final = re.compile(rf"(?<![\w-])({_DAY})\.?\s?[-–—]\s?({_DAY})(?![\w-])(\.?)")
+_DAY_LIST: Final = re.compile(
+    rf"(?<![\w-])(?:{_DAY})(?:\.?(?:, and |, | and | or | & |\s?/\s?)(?:{_DAY})(?!\w)){{1,6}}\.?"
+)
+_SHORT_MONTH: Final = r"(?:Jan|Feb|Mar|Apr|May|June?|July?|Aug|Sept?|Oct|Nov|Dec)(?:[a-z]{3,6})?"
+# "Sat", "Sun" and "Wed" are words, too: a day where a number, a month or a full stop follows.
+_DAY_ALONE: Final = re.compile(
+    r"(?<![\w'-])(?<![Tt]he )(?:(Tues?|Weds|Thu(?:rs?)?)(?![\w'-])\.?"
+    rf"|(Mon|Wed|Fri|Sat|Sun)(?:\.(?![\w-])|(?=,? (?:at )?\d)|(?=,? {_SHORT_MONTH}\.? \d)))"
 )
 _SHORTHAND: Final = (
     (re.compile(r"(?<!\w)vs(?![\w.])"), "versus"),
@@ -98,10 +113,29 @@ def _initials(found: re.Match[str]) -> str:
     return letters.replace(".", "") + ("." if at_end else "")
 
 
+def _stop_after(found: re.Match[str]) -> str:
+    """The full stop of an abbreviation stays where a sentence ends."""
+    return "." if found[0].endswith(".") and SENTENCE_END.match(found.string, found.end()) else ""
+
+
+def _day_range(found: re.Match[str]) -> str:
+    return f"{_WEEKDAYS[found[1]]} to {_WEEKDAYS[found[2]]}{_stop_after(found)}"
+
+
+def _day_list(found: re.Match[str]) -> str:
+    days = re.sub(r"\s?/\s?", ", ", found[0].replace(".", ""))
+    return re.sub(_DAY, lambda day: _WEEKDAYS[day[0]], days) + _stop_after(found)
+
+
+def _day_alone(found: re.Match[str]) -> str:
+    return _WEEKDAYS[found[1] or found[2]] + _stop_after(found)
+
+
 def expand_abbreviations(text: str) -> str:
     """`"Dr. Smith, e.g., lives on Main St."` -> "Doctor Smith, for example, lives on Main Street."."""
     for pattern, words in _SHORTHAND:
         text = pattern.sub(words, text)
+    text = _DAY_ALONE.sub(_day_alone, _DAY_LIST.sub(_day_list, _DAY_RANGE.sub(_day_range, text)))
     if "St" in text:
         text = _SAINT.sub(_street_or_saint, text)
     text = _DRIVE.sub("Drive", text)
