@@ -34,6 +34,9 @@ class Rows:
     def __len__(self) -> int:
         return self.tokens.shape[0]
 
+    def __getitem__(self, part: slice) -> Rows:
+        return Rows(self.tokens[part], self.mask[part])
+
 
 @dataclass(frozen=True)
 class RowBatch:
@@ -77,6 +80,14 @@ def audio_rows(codes: Tensor, *, end: bool = True) -> Rows:
 def join_rows(parts: Sequence[Rows]) -> Rows:
     """Rows one after the other; at least one part."""
     return Rows(torch.cat([part.tokens for part in parts]), torch.cat([part.mask for part in parts]))
+
+
+def common_rows(first: Rows, second: Rows) -> int:
+    """How many rows both begin with; what a masked slot holds does not count."""
+    count = min(len(first), len(second))
+    one, other = (torch.where(rows.mask[:count], rows.tokens[:count], -1) for rows in (first, second))
+    (different,) = torch.nonzero((one != other).any(dim=-1), as_tuple=True)
+    return int(different[0]) if len(different) else count
 
 
 def without_text(rows: Rows) -> Rows:

@@ -77,9 +77,9 @@ def prompts(monkeypatch) -> list[torch.Tensor]:
     seen: list[torch.Tensor] = []
     original = step.prefill
 
-    def spy(model, given, state):
-        seen.extend(rows.tokens for rows in given)
-        return original(model, given, state)
+    def spy(model, rows, state, known=()):
+        seen.append(rows.tokens)
+        return original(model, rows, state, known)
 
     monkeypatch.setattr(step, "prefill", spy)
     return seen

@@ -127,3 +127,142 @@ def test_unknown_voices_are_refused(voiced):
         Conversation(voiced, {0: "bob"})
     with pytest.raises(OptionError):
         Conversation(voiced, {"A": "zoe"})
+
+
+class TestNothingIsReadTwice:
+    """The model reads a turn once; forks, interruptions and cuts go on from what was read."""
+
+    @pytest.fixture
+    def counts(self, voiced, monkeypatch) -> list[int]:
+        """The rows of every pass through the backbone."""
+        seen: list[int] = []
+        forward = voiced.model.forward
+
+        def counting(tokens, *arguments):
+            seen.append(tokens.shape[1])
+            return forward(tokens, *arguments)
+
+        monkeypatch.setattr(voiced.model, "forward", counting)
+        return seen
+
+    @staticmethod
+    def text_rows(generator, text: str, speaker: int) -> int:
+        return len(generator.tokenizer.encode(text, speaker))
+
+    def test_a_turn_reads_its_text_and_the_rows_before_it_that_are_new(self, voiced, counts):
+        conversation = Conversation(voiced, {0: "zoe", 1: "adam"})
+        conversation.say("hello", 0, **SHORT)  # 3 frames at its cap, the last of which is not read
+        counts.clear()
+        conversation.say("hi there", 1, **SHORT)
+        assert counts == [2 + self.text_rows(voiced, "hi there", 1), 1, 1]
+        conversation.hear(tone(0.4), "it is me", 0)
+        counts.clear()
+        conversation.say("ah", 1, **SHORT)
+        heard = self.text_rows(voiced, "it is me", 0) + 5 + 1
+        assert counts == [2 + heard + self.text_rows(voiced, "ah", 1), 1, 1]
+
+    def test_what_is_said_is_what_a_fresh_reading_says(self, voiced):
+        conversation = Conversation(voiced, {0: "zoe", 1: "adam"})
+        spoken = [conversation.say(text, index % 2, **SHORT) for index, text in enumerate(("a", "be", "see", "dee"))]
+        conversation._read = None
+        voiced.prefixes.clear()
+        conversation._turns = conversation._turns[:3]
+        again = conversation.say("dee", 1, **SHORT)
+        assert torch.equal(again.codes, spoken[3].codes)
+        torch.testing.assert_close(again.audio, spoken[3].audio)
+
+    def test_voices_are_read_once_for_all_conversations(self, voiced, counts):
+        Conversation(voiced, {0: "zoe"}).say("hello", 0, **SHORT)
+        counts.clear()
+        Conversation(voiced, {0: "zoe"}).say("other words", 0, **SHORT)
+        voiced.generate("and more", 0, voice="zoe", **SHORT)
+        assert counts == [self.text_rows(voiced, "other words", 0), 1, 1, self.text_rows(voiced, "and more", 0), 1, 1]
+
+    def test_forks_share_the_past_and_go_their_own_ways(self, voiced, counts):
+        conversation = Conversation(voiced)
+        conversation.say("hello", 0, **SHORT)
+        fork = conversation.fork()
+        counts.clear()
+        one = conversation.say("yes", 0, **SHORT)
+        other = fork.say("no", 0, max_audio_length_ms=240, seed=6)
+        assert max(counts) <= 2 + self.text_rows(voiced, "yes", 0)
+        assert [segment.text for segment in conversation.segments] == ["hello", "yes"]
+        assert [segment.text for segment in fork.segments] == ["hello", "no"] and fork.voices == conversation.voices
+        assert torch.equal(fork.fork().say("x", 0, **SHORT).codes, fork.say("x", 0, **SHORT).codes)
+        assert not torch.equal(one.codes, other.codes)
+
+    def test_truncating_equals_never_having_made_the_frames(self, voiced, counts):
+        cut, short = Conversation(voiced, {0: "zoe"}), Conversation(voiced, {0: "zoe"})
+        made = cut.say("hello", 0, max_audio_length_ms=800, seed=5)
+        cut.truncate(3)
+        short.say("hello", 0, max_audio_length_ms=240, seed=5)
+        assert torch.equal(cut.segments[0].audio, made.audio[: 3 * voiced.codec.frame_size])
+        counts.clear()
+        after_cut = cut.say("go on", 0, **SHORT)
+        assert counts[0] == 1 + self.text_rows(voiced, "go on", 0)  # the end frame and the text
+        after_short = short.say("go on", 0, **SHORT)
+        assert torch.equal(after_cut.codes, after_short.codes)
+        torch.testing.assert_close(after_cut.audio, after_short.audio)
+
+    def test_truncating_can_tell_which_words_were_heard(self, voiced, prompts):
+        conversation = Conversation(voiced, default_voices=False)
+        conversation.say("hello you", 0, **SHORT)
+        conversation.truncate(2, "hello")
+        conversation.say("and", 0, **SHORT)
+        assert text_of(voiced, prompts[-1]) == "[0]hello[0]and"
+        conversation.truncate(0)
+        assert [segment.text for segment in conversation.segments] == ["hello"]
+
+    @pytest.mark.parametrize("num_frames", [-1, 4])
+    def test_no_more_than_there_is_can_be_kept(self, voiced, num_frames):
+        conversation = Conversation(voiced)
+        with pytest.raises(OptionError, match="no spoken turn"):
+            conversation.truncate(0)
+        conversation.say("hello", 0, **SHORT)
+        with pytest.raises(OptionError, match="0 to 3"):
+            conversation.truncate(num_frames)
+        conversation.hear(None, "silently", 1)
+        with pytest.raises(OptionError, match="no spoken turn"):
+            conversation.truncate(0)
+
+    def test_an_interrupted_turn_holds_what_was_heard(self, voiced, counts):
+        conversation = Conversation(voiced, {0: "zoe"})
+        stream = conversation.stream_say("a long tale", 0, max_audio_length_ms=800, seed=5)
+        chunks = [next(stream) for _ in range(4)]
+        speech = stream.interrupt(2)
+        assert speech.stop_reason == "interrupted" and speech.codes.shape[1] == 2
+        assert torch.equal(speech.audio, torch.cat(chunks[:2])) and next(stream, None) is None
+        assert stream.interrupt() is speech and stream.result is speech
+        assert torch.equal(conversation.segments[0].audio, speech.audio)
+        counts.clear()
+        conversation.say("go on", 0, **SHORT)
+        assert counts[0] == 1 + self.text_rows(voiced, "go on", 0)
+
+    def test_interrupting_at_once_leaves_no_turn(self, voiced):
+        conversation = Conversation(voiced)
+        stream = conversation.stream_say("hello", 0, **SHORT)
+        assert stream.interrupt().codes.shape[1] == 0 and conversation.segments == ()
+
+    def test_a_closed_stream_cannot_be_interrupted(self, voiced):
+        stream = Conversation(voiced).stream_say("hello", 0, **SHORT)
+        next(stream)
+        with pytest.raises(OptionError, match="0 to 1"):
+            stream.interrupt(2)
+        stream.close()
+        with pytest.raises(OptionError, match="closed"):
+            stream.interrupt()
+
+    @pytest.mark.filterwarnings("ignore:.*were left out")
+    def test_when_the_model_is_full_room_for_several_turns_is_made(self, voiced, counts):
+        conversation = Conversation(voiced, {0: "zoe", 1: "adam"})
+        largest, evicted = [], []
+        for index in range(60):
+            conversation.hear(tone(1.6, hertz=100.0 + index), "mhm", 1)
+            counts.clear()
+            evicted.append(conversation.say("go on", 0, **SHORT).num_evicted)
+            largest.append(max(counts))
+        emptied = [index for index in range(1, 60) if evicted[index] > evicted[index - 1]]
+        assert 2 <= len(emptied) <= 15
+        new = self.text_rows(voiced, "mhm", 1) + 21 + self.text_rows(voiced, "go on", 0) + 2
+        assert all(largest[index] <= new for index in range(1, 60) if index not in emptied)
+        assert all(evicted[index] - evicted[index - 1] >= 4 for index in emptied)

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from duologue.engine import step as step_module
+from duologue.engine.prefix import Prefix
 from duologue.engine.sampling import BatchSampling, SamplingOptions, draw_gumbel, sample
-from duologue.engine.step import FrameIterator, FrameRequest, FrameStep, generate_frames, prefill
+from duologue.engine.step import FrameIterator, FrameRequest, FrameStep, prefill
 from duologue.frames import Rows, audio_rows, is_end, join_rows, text_rows, without_text
 from duologue.model.csm import CSM
 
@@ -18,6 +19,10 @@ def prompt(model: CSM, num_text: int, num_frames: int, seed: int) -> Rows:
     ids = torch.randint(0, config.text_vocab_size, (num_text,), generator=generator).tolist()
     codes = torch.randint(0, config.codebook_size, (config.num_codebooks, num_frames), generator=generator)
     return join_rows([audio_rows(codes), text_rows(ids, config.num_codebooks)])
+
+
+def generate_frames(model, prompts, options, caps) -> FrameIterator:
+    return FrameIterator(model, [FrameRequest(*request) for request in zip(prompts, options, caps, strict=True)])
 
 
 @torch.no_grad()
@@ -117,15 +122,105 @@ def test_a_long_prompt_that_is_over_soon_beside_a_short_one_that_goes_on(model):
 
 
 def test_prefill_in_pieces_equals_one_pass(model, monkeypatch):
-    rows = [prompt(model, 3, 2, seed=0), prompt(model, 30, 40, seed=1), prompt(model, 10, 4, seed=2)]
     monkeypatch.setattr(step_module, "_PREFILL_ROWS", 10)
-    state = model.init_state(3, 80)
-    hidden = prefill(model, rows, state)
-    assert state.lengths.tolist() == [len(item) for item in rows]
-    with torch.no_grad():
-        for row, item in enumerate(rows):
-            expected = model(item.tokens[None], item.mask[None])[0, -1]
-            torch.testing.assert_close(hidden[row], expected, atol=1e-5, rtol=1e-4)
+    for rows in (prompt(model, 3, 2, seed=0), prompt(model, 30, 40, seed=1), prompt(model, 10, 4, seed=2)):
+        state = model.init_state(1, 80)
+        hidden = prefill(model, rows, state)
+        assert state.lengths.tolist() == [len(rows)]
+        with torch.no_grad():
+            expected = model(rows.tokens[None], rows.mask[None])[:, -1]
+        torch.testing.assert_close(hidden, expected, atol=1e-5, rtol=1e-4)
+
+
+def count_rows_read(model, monkeypatch) -> list[int]:
+    """The rows of every pass through the backbone from here on."""
+    counts: list[int] = []
+    forward = model.forward
+
+    def counting(tokens, *arguments):
+        counts.append(tokens.shape[1])
+        return forward(tokens, *arguments)
+
+    monkeypatch.setattr(model, "forward", counting)
+    return counts
+
+
+def test_what_is_known_is_copied_and_not_read(model, monkeypatch):
+    rows = prompt(model, 12, 20, seed=0)
+    known = []
+    for length in (7, 25):
+        state = model.init_state(1, 25)
+        prefill(model, rows[:length], state)
+        known.append(Prefix(rows[:length], state))
+    other = prompt(model, 12, 20, seed=5)
+    state = model.init_state(1, len(other))
+    prefill(model, other, state)
+    known.append(Prefix(other, state))
+    counts = count_rows_read(model, monkeypatch)
+    fresh, went_on = model.init_state(1, 40), model.init_state(1, 40)
+    expected, hidden = prefill(model, rows, fresh), prefill(model, rows, went_on, known)
+    assert counts == [33, 8]
+    torch.testing.assert_close(hidden, expected, atol=1e-5, rtol=1e-4)
+    for (_, one), (_, theirs) in zip(went_on.named_tensors(), fresh.named_tensors(), strict=True):
+        torch.testing.assert_close(one, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_a_prompt_that_is_known_whole_still_gives_its_hidden(model, monkeypatch):
+    rows = prompt(model, 5, 3, seed=0)
+    state = model.init_state(1, len(rows))
+    expected = prefill(model, rows, state)
+    counts = count_rows_read(model, monkeypatch)
+    hidden = prefill(model, rows, model.init_state(1, len(rows)), [Prefix(rows, state)])
+    assert counts == [1]
+    torch.testing.assert_close(hidden, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+def test_known_prefixes_change_no_frame(model, guidance):
+    rows, options = [prompt(model, 9, 30, seed=0), prompt(model, 14, 3, seed=1)], []
+    for seed in range(2):
+        options.append(SamplingOptions(0.9, 50, seed, guidance=guidance))
+    expected = collect(generate_frames(model, rows, options, [8, 12]), 2)
+    state = model.init_state(1, 30)
+    prefill(model, rows[0][:25], state)
+    known = [Prefix(rows[0][:25], state)]
+    requests = [FrameRequest(*given, known) for given in zip(rows, options, [8, 12], strict=True)]
+    assert collect(FrameIterator(model, requests), 2) == expected
+
+
+def test_a_guided_prompt_is_read_once_but_for_its_masked_text(model, monkeypatch):
+    counts = count_rows_read(model, monkeypatch)
+    next(generate_frames(model, [prompt(model, 9, 30, seed=0)], [SamplingOptions(seed=0, guidance=2.0)], [4]))
+    assert counts == [40, 9]
+
+
+@pytest.mark.parametrize(("cap", "num_read"), [(6, 5), (1, 0)])
+def test_the_prefix_of_a_request_is_what_was_read(model, cap, num_read):
+    rows, options = prompt(model, 9, 30, seed=0), SamplingOptions(0.9, 50, 1, guidance=2.0)
+    iterator = generate_frames(model, [rows], [options], [cap])
+    assert iterator.prefix(0) is None
+    (frames,) = collect(iterator, 1)
+    prefix = iterator.prefix(0)
+    assert prefix is not None and len(prefix.rows) == len(rows) + num_read
+    codes = torch.tensor(frames[:num_read], dtype=torch.int64).reshape(num_read, model.num_codebooks).T
+    expected = join_rows([rows, audio_rows(codes, end=False)])
+    assert torch.equal(prefix.rows.tokens, expected.tokens) and torch.equal(prefix.rows.mask, expected.mask)
+    state = model.init_state(1, len(expected))
+    prefill(model, expected, state)
+    for (_, ours), (_, theirs) in zip(prefix.state.named_tensors(), state.named_tensors(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+    iterator.close()
+    assert iterator.prefix(0) is None
+
+
+def test_the_prefix_of_a_request_that_ended_has_all_its_frames(model, script_frames):
+    script_frames([[1, 3, 0, 0], [2, 0, 0, 1], [0, 0, 0, 0]])
+    rows = prompt(model, 3, 0, 0)
+    iterator = generate_frames(model, [rows], [SamplingOptions(seed=0)], [10])
+    for frames in iterator:
+        frames[0].zero_()  # what a caller does to a frame is their own affair
+    prefix = iterator.prefix(0)
+    assert prefix is not None and prefix.rows.tokens[len(rows) :, :-1].tolist() == [[1, 3, 0, 0], [2, 0, 0, 1]]
 
 
 def test_the_step_depends_on_its_arguments_alone(model):

@@ -59,11 +59,15 @@ class CodedSegment:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Rows for the backbone, the frames that may follow, and how many segments of the context were left out."""
+    """Rows for the backbone, the frames that may follow, and how many segments of the context were left out.
+
+    The first `num_voice_rows` are those of the voice prompts.
+    """
 
     rows: Rows
     max_frames: int
     num_evicted: int
+    num_voice_rows: int
 
 
 def check_speaker(speaker: object) -> int:
@@ -202,12 +206,15 @@ def build_prompt(
     max_rows: int,
     max_frames: int,
     frame_rate: float,
+    spare_share: float = 0.0,
 ) -> Prompt:
     """Voice prompts, as much of the newest context as fits, and the text of `speech`.
 
     `prompts_for(kept)` gives the voice prompts that go with what is kept of the context. The rows and the frames that
-    may follow take at most `max_rows`. Raises `TextError` where the text alone does not fit, `ContextError` where it
-    does not fit with its voice prompts.
+    may follow take at most `max_rows`. Where segments have to leave, more of them do until `spare_share` of the rows is
+    free, so that the next turns fit as well.
+
+    Raises `TextError` where the text alone does not fit, `ContextError` where it does not fit with its voice prompts.
     """
     wanted = _SLOW_SECONDS_PER_CHARACTER * len(speech.text) * frame_rate
     reserve = min(max_frames, math.ceil(max(_RESERVED_SHARE * max_rows, wanted)))
@@ -217,6 +224,7 @@ def build_prompt(
         raise TextError(
             f"the text takes {len(last)} of the model's {max_rows} rows and leaves no room to speak: split the text"
         )
+    spare = math.floor(spare_share * max_rows)
     made: dict[CodedSegment, Rows] = {}  # by identity
 
     def rows_of(segment: CodedSegment) -> Rows:
@@ -225,17 +233,18 @@ def build_prompt(
         return made[segment]
 
     for num_evicted in range(len(context) + 1):
-        kept = [*prompts_for(context[num_evicted:]), *context[num_evicted:]]
-        taken = sum(len(rows_of(segment)) for segment in kept) + len(last)
-        if taken + reserve <= max_rows:
+        voices, kept = prompts_for(context[num_evicted:]), context[num_evicted:]
+        num_voice_rows = sum(len(rows_of(segment)) for segment in voices)
+        taken = num_voice_rows + sum(len(rows_of(segment)) for segment in kept) + len(last)
+        if taken + reserve + (spare if num_evicted else 0) <= max_rows:
             break
     if taken + least > max_rows:
         raise ContextError(
             f"the voice prompts and the text take {taken} of the model's {max_rows} rows and leave no room to speak: "
             "use a shorter voice or split the text"
         )
-    rows = join_rows([*(rows_of(segment) for segment in kept), last])
-    return Prompt(rows, min(max_frames, max_rows - taken), num_evicted)
+    rows = join_rows([*(rows_of(segment) for segment in (*voices, *kept)), last])
+    return Prompt(rows, min(max_frames, max_rows - taken), num_evicted, num_voice_rows)
 
 
 def _from_messages(messages: Sequence[Mapping[str, Any]], sample_rate: int) -> list[Segment]:

@@ -1,4 +1,8 @@
-"""A conversation that remembers its turns; what was said enters the context as the codes that were made."""
+"""A conversation that remembers its turns: as the codes that were made, and as what the model has read of them.
+
+Nothing is read twice while the beginning of the prompt stays: a turn appends its text and its frames to the backbone's
+cache, a fork shares what was read so far, a turn that was cut short goes on from the frame before the cut.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,16 @@ import torch
 from torch import Tensor
 
 from duologue.engine.context import CodedSegment, check_speaker
-from duologue.engine.generator import DEFAULT_MAX_AUDIO_LENGTH_MS, Generator, VoicePlan
+from duologue.engine.generator import DEFAULT_MAX_AUDIO_LENGTH_MS, Generator, History, VoicePlan
+from duologue.engine.prefix import Prefix
 from duologue.engine.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOPK, SamplingOptions
 from duologue.engine.speech import Speech, SpeechStream
 from duologue.engine.voices import NO_VOICE, Voice
+from duologue.errors import OptionError
 from duologue.frames import Segment
+
+# When the model is full, so much of it is emptied at once: what stays is read again, which should be rare.
+_SPARE_SHARE = 1 / 4
 
 
 class TurnOptions(TypedDict, total=False):
@@ -33,7 +42,8 @@ class Conversation:
 
     `voices` names voices by speaker. A speaker who is to speak, has none, and was not heard gets a shipped voice that
     no other speaker of this conversation has, while there are enough; `default_voices=False` turns that off. A voice
-    stays in the prompt for the whole conversation.
+    stays in the prompt for the whole conversation. When the model is full the oldest turns leave its prompt; they
+    stay among `segments`.
     """
 
     def __init__(
@@ -45,6 +55,8 @@ class Conversation:
         self._voices: dict[int, Voice] = {}
         self._voiceless: set[int] = set()
         self._turns: list[tuple[CodedSegment, Tensor | None]] = []
+        self._num_evicted = 0
+        self._read: Prefix | None = None
         for speaker, voice in (voices or {}).items():
             if voice == NO_VOICE:
                 self._voiceless.add(check_speaker(speaker))
@@ -70,7 +82,10 @@ class Conversation:
         return stream.result
 
     def stream_say(self, text: str, speaker: int = 0, **options: Unpack[TurnOptions]) -> SpeechStream:
-        """`say` in chunks. The turn is appended once the stream is exhausted; one closed early leaves no trace."""
+        """`say` in chunks. The turn is appended once the stream is exhausted; one closed early leaves no trace.
+
+        One that is interrupted (`SpeechStream.interrupt`) is appended as far as it was heard.
+        """
         started = time.perf_counter()
         speaker = check_speaker(speaker)
         sampling = SamplingOptions(
@@ -80,18 +95,27 @@ class Conversation:
             options.get("guidance"),
         )
         plan = VoicePlan(self._voices_with(speaker), defaults=False)
-        stream = self.generator.stream_planned(
+        evicted = self._num_evicted
+
+        def append(result: Speech, read: Prefix | None) -> None:
+            self._voices = dict(plan.chosen)
+            self._num_evicted = result.num_evicted
+            self._read = read
+            if result.codes.shape[1] or result.stop_reason != "interrupted":
+                self._turns.append((CodedSegment(speaker, text, result.codes), result.audio))
+
+        return self.generator.stream_planned(
             text,
             speaker,
-            [turn for turn, _ in self._turns],
+            [turn for turn, _ in self._turns[evicted:]],
             plan,
             sampling,
             options.get("max_audio_length_ms", DEFAULT_MAX_AUDIO_LENGTH_MS),
             normalize=options.get("normalize"),
             started=started,
-            on_result=lambda result: self._append(plan, CodedSegment(speaker, text, result.codes), result.audio),
+            history=History(evicted, _SPARE_SHARE, [] if self._read is None else [self._read]),
+            on_result=append,
         )
-        return stream
 
     def hear(self, audio: Tensor | None, text: str, speaker: int) -> None:
         """Appends a turn that was spoken elsewhere: float32 `[num_samples]` at the generator's rate, with its words.
@@ -103,9 +127,31 @@ class Conversation:
         samples = None if audio is None else torch.as_tensor(audio).detach().to("cpu", torch.float32).reshape(-1)
         self._turns.append((coded, samples))
 
-    def _append(self, plan: VoicePlan, turn: CodedSegment, audio: Tensor) -> None:
-        self._voices = dict(plan.chosen)
-        self._turns.append((turn, audio))
+    def truncate(self, num_frames: int, text: str | None = None) -> None:
+        """Cuts the last turn after its first `num_frames` frames, as a listener who interrupted it heard it.
+
+        `text` replaces its words, where it is known which were heard. With 0 frames the turn is gone. Raises
+        `OptionError` unless the last turn was spoken and has so many frames.
+        """
+        if not self._turns or self._turns[-1][0].codes is None:
+            raise OptionError("there is no spoken turn at the end of the conversation to truncate")
+        turn, audio = self._turns[-1]
+        assert turn.codes is not None and audio is not None
+        made = turn.codes.shape[1]
+        if not 0 <= num_frames <= made:
+            raise OptionError(f"num_frames {num_frames}; expected 0 to {made}, the frames of the last turn")
+        if not num_frames:
+            self._turns.pop()
+            return
+        heard = CodedSegment(turn.speaker, turn.text if text is None else text, turn.codes[:, :num_frames])
+        self._turns[-1] = heard, audio[: num_frames * self.generator.codec.frame_size]
+
+    def fork(self) -> Conversation:
+        """Another conversation with the same past; what was read of it is shared, and each goes its own way."""
+        other = Conversation(self.generator, default_voices=self._default_voices)
+        other._voices, other._voiceless = dict(self._voices), set(self._voiceless)
+        other._turns, other._num_evicted, other._read = list(self._turns), self._num_evicted, self._read
+        return other
 
     def _voices_with(self, speaker: int) -> dict[int, Voice]:
         """The voices of the conversation, one for `speaker` among them if it needs one."""

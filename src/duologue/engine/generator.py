@@ -23,12 +23,13 @@ from duologue.engine.context import (
     segment_rows,
     warn,
 )
+from duologue.engine.prefix import Prefix, PrefixCache
 from duologue.engine.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOPK, SamplingOptions, check_number
 from duologue.engine.speech import Speech, SpeechStream
-from duologue.engine.step import generate_frames
+from duologue.engine.step import FrameIterator, FrameRequest, prefill
 from duologue.engine.voices import NO_VOICE, Voice, VoiceLibrary
 from duologue.errors import CheckpointError, VoiceError
-from duologue.frames import Segment
+from duologue.frames import Rows, Segment
 from duologue.model.csm import CSM
 from duologue.text.tokenizer import TextTokenizer
 
@@ -45,11 +46,25 @@ class VoicePlan:
     defaults: bool = True
 
 
+@dataclass(frozen=True)
+class History:
+    """What a conversation brings to its next turn beside its segments.
+
+    `num_evicted` of them have left before, and where more have to, `spare_share` of the model's rows becomes free;
+    `prefixes` are what the model has read of it.
+    """
+
+    num_evicted: int = 0
+    spare_share: float = 0.0
+    prefixes: Sequence[Prefix] = ()
+
+
 class Generator:
     """Speaks text in the voices and manner of the conversation before it.
 
     Holds no state of a conversation: every call brings its own context, so that several threads and streams may share
-    one generator. `model`, `codec` and `tokenizer` belong together; the codec works in float32.
+    one generator. `model`, `codec` and `tokenizer` belong together; the codec works in float32. What the model makes of
+    voice prompts is kept in `prefixes`: after changing its weights, `prefixes.clear()`.
     """
 
     def __init__(self, model: CSM, codec: Mimi, tokenizer: TextTokenizer, voices: VoiceLibrary | None = None) -> None:
@@ -68,6 +83,7 @@ class Generator:
         self.codec = codec.eval()
         self.tokenizer = tokenizer
         self.voices = voices if voices is not None else VoiceLibrary(codec)
+        self.prefixes = PrefixCache()
         self._recordings = RecordingCodes(codec, config.num_codebooks)
 
     @property
@@ -192,13 +208,16 @@ class Generator:
         *,
         normalize: bool | None = None,
         started: float | None = None,
-        on_result: Callable[[Speech], None] | None = None,
+        history: History | None = None,
+        on_result: Callable[[Speech, Prefix | None], None] | None = None,
     ) -> SpeechStream:
         """`stream` for a context that is coded and voices that are chosen.
 
-        `started` is when the clock began; `on_result` is called with the result before the stream's last step returns.
+        `started` is when the clock began; `history` is what a conversation brings of its earlier turns; `on_result` is
+        called with the result and what the model has read before the stream's last step returns.
         """
         started = time.perf_counter() if started is None else started
+        history = history or History()
         speaker = check_speaker(speaker)
         text = check_text(text, self.tokenizer, normalize)
         max_frames = self.num_frames(max_audio_length_ms)
@@ -211,20 +230,23 @@ class Generator:
             max_rows=self.max_rows,
             max_frames=max_frames,
             frame_rate=self.codec.frame_rate,
+            spare_share=history.spare_share,
         )
-        if prompt.num_evicted:
+        num_evicted = history.num_evicted + prompt.num_evicted
+        if num_evicted:
             warn(
-                f"{prompt.num_evicted} of {len(context)} context segments, the oldest, were left out: "
+                f"{num_evicted} of {history.num_evicted + len(context)} context segments, the oldest, were left out: "
                 f"the model holds {self.max_rows} rows"
             )
         sampling = sampling.seeded()
         assert sampling.seed is not None
-        frames = generate_frames(self.model, [prompt.rows], [sampling], [prompt.max_frames])
+        known = [*self._read_voices(prompt.rows[: prompt.num_voice_rows]), *history.prefixes]
+        request = FrameRequest(prompt.rows, sampling, prompt.max_frames, known)
         return SpeechStream(
-            frames,
+            FrameIterator(self.model, [request]),
             self.codec,
             seed=sampling.seed,
-            num_evicted=prompt.num_evicted,
+            num_evicted=num_evicted,
             busy_s=time.perf_counter() - started,
             on_result=on_result,
         )
@@ -262,6 +284,18 @@ class Generator:
     def coded(self, context: Sequence[Segment | CodedSegment | Mapping[str, object]]) -> list[CodedSegment]:
         """The segments with their recordings as codes, each encoded once; see `coded_segments` for what it raises."""
         return coded_segments(context, self._recordings, self.max_rows)
+
+    def _read_voices(self, rows: Rows) -> list[Prefix]:
+        """The prefix of voice prompts, read now unless it was before; none without rows."""
+        if not len(rows):
+            return []
+        prefix = self.prefixes.get(rows)
+        if prefix is None:
+            state = self.model.init_state(1, len(rows))
+            prefill(self.model, rows, state)
+            prefix = Prefix(rows, state)
+            self.prefixes.put(prefix)
+        return [prefix]
 
     def _voice_prompts(self, plan: VoicePlan, speaker: int, kept: Sequence[CodedSegment]) -> list[CodedSegment]:
         """The prompts in front of what is kept of the context, ordered by speaker so that they stay where they are."""

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from duologue.codec.mimi import Mimi, MimiDecoderState
 from duologue.engine.context import warn
+from duologue.engine.prefix import Prefix
 from duologue.engine.step import FrameIterator, StopReason
+from duologue.errors import OptionError
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,9 +22,9 @@ class Speech:
     """A finished utterance.
 
     `audio [num_samples]` float32 and `codes [K, T]` int64, both on the CPU; `stop_reason` is "end" where the model
-    ended its speech and "cap" where it was cut; `num_evicted` counts the context segments that did not fit. The times
-    are compute time in seconds, that which the caller spends between chunks not included: `first_audio_s` up to the
-    first chunk (None where there is none), `total_s` in all.
+    ended its speech, "cap" where it was cut, "interrupted" where its listener cut it; `num_evicted` counts the context
+    segments that did not fit. The times are compute time in seconds, that which the caller spends between chunks not
+    included: `first_audio_s` up to the first chunk (None where there is none), `total_s` in all.
     """
 
     audio: Tensor
@@ -48,8 +50,8 @@ class Speech:
 class SpeechStream(Iterator[Tensor]):
     """Chunks of audio as they are made: float32 `[num_samples]` on the CPU, whole frames each.
 
-    `result` is None until the stream is exhausted. `close` (or leaving a `with` block) ends it early and frees what it
-    holds; `result` then stays None.
+    `result` is None until the stream is exhausted. `interrupt` ends it early and keeps what was made as its result;
+    `close` (or leaving a `with` block) throws that away and frees what it holds, and `result` stays None.
     """
 
     def __init__(
@@ -60,9 +62,12 @@ class SpeechStream(Iterator[Tensor]):
         seed: int,
         num_evicted: int,
         busy_s: float = 0.0,
-        on_result: Callable[[Speech], None] | None = None,
+        on_result: Callable[[Speech, Prefix | None], None] | None = None,
     ) -> None:
-        """`frames` of one request; `busy_s` is the time that preparing it took; `on_result` hears of the end first."""
+        """`frames` of one request; `busy_s` is the time that preparing it took.
+
+        `on_result` hears of the end first: the result, and what the backbone has read by then (None: nothing yet).
+        """
         self.result: Speech | None = None
         self.seed = seed
         self.num_evicted = num_evicted
@@ -90,7 +95,9 @@ class SpeechStream(Iterator[Tensor]):
             raise
         self._busy_s += time.perf_counter() - started
         if chunk is None:
-            self._finish(self._frames)
+            (reason,) = self._frames.stop_reasons
+            assert reason is not None
+            self._finish(self._frames, reason)
             raise StopIteration
         if self._first_audio_s is None:
             self._first_audio_s = self._busy_s
@@ -102,6 +109,25 @@ class SpeechStream(Iterator[Tensor]):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def interrupt(self, num_frames: int | None = None) -> Speech:
+        """Ends the stream where its listener stopped it; the result holds the first `num_frames` frames that were made.
+
+        By default all of them. After the end of the stream the result stays what it is. Raises `OptionError` for more
+        frames than there are, and where the stream was closed.
+        """
+        if self.result is not None:
+            return self.result
+        if self._frames is None:
+            raise OptionError("the stream was closed, and what it made is gone")
+        made = len(self._codes)
+        if num_frames is not None and not 0 <= num_frames <= made:
+            raise OptionError(f"num_frames {num_frames}; expected 0 to {made}, the frames that were made")
+        if num_frames is not None:
+            del self._codes[num_frames:], self._chunks[num_frames:]
+        self._finish(self._frames, "interrupted")
+        assert self.result is not None
+        return self.result
 
     def close(self) -> None:
         """Ends the stream and frees its caches; harmless when it has ended."""
@@ -121,9 +147,7 @@ class SpeechStream(Iterator[Tensor]):
         codes = frame.to(self._device)[None, :, None]  # [1, K, 1]
         return self._codec.decode(codes, self._state)[0, 0].to("cpu", torch.float32)
 
-    def _finish(self, frames: FrameIterator) -> None:
-        (reason,) = frames.stop_reasons
-        assert reason is not None
+    def _finish(self, frames: FrameIterator, reason: StopReason) -> None:
         num_codebooks = frames.num_codebooks
         result = Speech(
             audio=torch.cat(self._chunks) if self._chunks else torch.zeros(0),
@@ -135,10 +159,11 @@ class SpeechStream(Iterator[Tensor]):
             first_audio_s=self._first_audio_s,
             total_s=self._busy_s,
         )
+        prefix = frames.prefix(0) if self._on_result is not None else None
         self.close()
         self.result = result
         if self._on_result is not None:
-            self._on_result(result)
+            self._on_result(result, prefix)
         if reason == "cap":
             warn(
                 f"the speech was cut at its cap of {result.duration_s:.1f} s before the model ended it; "

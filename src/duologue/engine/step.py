@@ -13,12 +13,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from duologue.engine.prefix import Prefix, restore
 from duologue.engine.sampling import BatchSampling, SamplingOptions, draw_gumbel, sample
-from duologue.frames import Rows, is_end, without_text
+from duologue.frames import Rows, audio_rows, is_end, join_rows, without_text
 from duologue.model.csm import CSM
 from duologue.nn.transformer import TransformerState
 
-StopReason = Literal["end", "cap"]
+StopReason = Literal["end", "cap", "interrupted"]
 
 # Prompts enter the backbone in pieces of this many rows: the embeddings of all slots of a piece are held at once.
 _PREFILL_ROWS = 256
@@ -26,11 +27,15 @@ _PREFILL_ROWS = 256
 
 @dataclass(frozen=True)
 class FrameRequest:
-    """A prompt `rows`, how to draw, and the most frames to generate (at least 1)."""
+    """A prompt `rows`, how to draw, and the most frames to generate (at least 1).
+
+    What the prompt and one of the `known` prefixes begin with is not read again.
+    """
 
     rows: Rows
     sampling: SamplingOptions
     max_frames: int
+    known: Sequence[Prefix] = ()
 
 
 class FrameStep:
@@ -79,30 +84,16 @@ class FrameStep:
 
 
 @torch.inference_mode()
-def prefill(model: CSM, prompts: Sequence[Rows], state: TransformerState) -> Tensor:
-    """Appends each prompt (at least one row) to its row of `state`, in place; returns the last hiddens, `[B, D]`.
+def prefill(model: CSM, rows: Rows, state: TransformerState, known: Sequence[Prefix] = ()) -> Tensor:
+    """Appends `rows` (at least one) to a one-row `state`, in place; returns the last hidden, `[1, D]`.
 
-    Prompts of unequal length are padded on the right; the padding leaves no trace.
+    Into an empty state, the rows that a known prefix begins with are copied instead of computed.
     """
     device = state.lengths.device
-    lengths = [len(rows) for rows in prompts]
-    slots = model.num_codebooks + 1
-    hidden = torch.zeros(
-        len(prompts), model.config.backbone.dim, device=device, dtype=model.codebook0_head.weight.dtype
-    )
-    for start in range(0, max(lengths), _PREFILL_ROWS):
-        stop = min(start + _PREFILL_ROWS, max(lengths))
-        tokens = torch.zeros(len(prompts), stop - start, slots, dtype=torch.int64)
-        mask = torch.zeros(len(prompts), stop - start, slots, dtype=torch.bool)
-        num_valid = [min(max(length - start, 0), stop - start) for length in lengths]
-        for row, (prompt, count) in enumerate(zip(prompts, num_valid, strict=True)):
-            tokens[row, :count] = prompt.tokens[start : start + count]
-            mask[row, :count] = prompt.mask[start : start + count]
-        ragged = None if min(num_valid) == stop - start else torch.tensor(num_valid, device=device)
-        outputs = model(tokens.to(device), mask.to(device), state, ragged)  # [B, T, D]
-        for row, length in enumerate(lengths):
-            if start < length <= stop:
-                hidden[row] = outputs[row, length - 1 - start]
+    hidden = torch.empty(0)
+    for start in range(restore(rows, state, known) if known else 0, len(rows), _PREFILL_ROWS):
+        piece = rows[start : start + _PREFILL_ROWS]
+        hidden = model(piece.tokens[None].to(device), piece.mask[None].to(device), state)[:, -1]
     return hidden
 
 
@@ -110,14 +101,15 @@ class FrameIterator(Iterator[list[Tensor | None]]):
     """The frames of a batch of requests: each item has one entry a request, `[K]` int64 on the CPU or None.
 
     None stands for a request that is over: its end frame was drawn (which is not given out), or its cap is reached.
-    The iteration ends when all are; `stop_reasons` then says why each did (None: closed before its end).
+    The iteration ends when all are; `stop_reasons` then says why each did (None: closed before its end). The caches
+    stay until `close`.
     """
 
     def __init__(self, model: CSM, requests: Sequence[FrameRequest]) -> None:
         self.stop_reasons: list[StopReason | None] = [None] * len(requests)
         self._model = model
         self._requests = list(requests)
-        self._counts = [0] * len(requests)
+        self._frames: list[list[Tensor]] = [[] for _ in requests]
         self._generators = [request.sampling.noise_generator() for request in requests]
         self._state: TransformerState | None = None
         self._hidden: Tensor | None = None
@@ -126,7 +118,6 @@ class FrameIterator(Iterator[list[Tensor | None]]):
 
     def __next__(self) -> list[Tensor | None]:
         if self._closed or all(self.stop_reasons):
-            self.close()
             raise StopIteration
         # Cloned out of inference mode: what a caller gets is an ordinary tensor.
         frame = self._step().clone()  # [B, K]
@@ -139,13 +130,26 @@ class FrameIterator(Iterator[list[Tensor | None]]):
                 items.append(None)
                 continue
             items.append(frame[index])
-            self._counts[index] += 1
-            if self._counts[index] >= request.max_frames:
+            self._frames[index].append(frame[index].clone())
+            if len(self._frames[index]) >= request.max_frames:
                 self.stop_reasons[index] = "cap"
         if not any(item is not None for item in items):
-            self.close()
             raise StopIteration
         return items
+
+    def prefix(self, index: int) -> Prefix | None:
+        """What the backbone has read of a request: its prompt and the frames up to the last but one, or to the end.
+
+        None before the first frame and after `close`.
+        """
+        if self._state is None:
+            return None
+        prompt, frames = self._requests[index].rows, self._frames[index]
+        state = self._state.row(index)
+        num_read = int(state.lengths) - len(prompt)
+        if num_read:
+            prompt = join_rows([prompt, audio_rows(torch.stack(frames[:num_read], dim=1), end=False)])
+        return Prefix.of(prompt, state)
 
     def close(self) -> None:
         """Frees the caches; the iteration is over."""
@@ -181,26 +185,19 @@ class FrameIterator(Iterator[list[Tensor | None]]):
             self._device,
             default_guidance=config.guidance,
         )
-        prompts = [request.rows for request in requests]
-        prompts += [without_text(prompts[row]) for row in sampling.guided.tolist()]
-        self._state = model.init_state(len(prompts), capacity)
-        self._hidden = prefill(model, prompts, self._state)
+        guided = sampling.guided.tolist()
+        self._state = state = model.init_state(batch + len(guided), capacity)
+        hidden = []
+        # One after the other: a prompt gives the same rows beside others as alone, and its length is its own.
+        for index, request in enumerate(requests):
+            hidden.append(prefill(model, request.rows, view := state.row(index), request.known))
+            state.extent = max(state.extent, view.extent)
+        for row, index in enumerate(guided, start=batch):
+            rows = requests[index].rows
+            hidden.append(prefill(model, without_text(rows), state.row(row), [Prefix(rows, state.row(index))]))
+        self._hidden = torch.cat(hidden)  # [B + G, D]
         self._frame_step = FrameStep(model, sampling)
         self._noise = torch.zeros(batch, config.num_codebooks, config.audio_vocab_size)
-        self._tokens = torch.zeros(len(prompts), 1, config.num_codebooks + 1, dtype=torch.int64, device=self._device)
+        self._tokens = torch.zeros(len(hidden), 1, config.num_codebooks + 1, dtype=torch.int64, device=self._device)
         self._mask = torch.ones_like(self._tokens, dtype=torch.bool)
         self._mask[..., -1] = False
-
-
-def generate_frames(
-    model: CSM, prompts: Sequence[Rows], options: Sequence[SamplingOptions], max_frames: Sequence[int]
-) -> FrameIterator:
-    """Generates for several prompts at once; each gets the frames that it would get alone (up to rounding).
-
-    `max_frames[b]` (at least 1) is the cap of request `b`; `len(prompts[b]) + max_frames[b]` should be at most the
-    model's `max_positions`.
-    """
-    return FrameIterator(
-        model,
-        [FrameRequest(*request) for request in zip(prompts, options, max_frames, strict=True)],
-    )

@@ -27,6 +27,10 @@ class State:
         """A copy that shares no memory with this state."""
         return type(self)(**{field.name: _clone(getattr(self, field.name)) for field in dataclasses.fields(self)})
 
+    def row(self, index: int) -> Self:
+        """One row of the batch as a state of its own over the same memory; plain numbers are copied."""
+        return type(self)(**{field.name: _row(getattr(self, field.name), index) for field in dataclasses.fields(self)})
+
     def reset(self, rows: Tensor | None = None) -> None:
         """Takes the rows (indices or bool `[B]`; all when None) back to before their first step, in place."""
         for _, tensor in self.named_tensors():
@@ -57,6 +61,16 @@ def _walk(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from _walk(item, f"{path}.{index}")
+
+
+def _row(value: Any, index: int) -> Any:
+    if isinstance(value, Tensor):
+        return value[index : index + 1]
+    if isinstance(value, State):
+        return value.row(index)
+    if isinstance(value, list):
+        return [_row(item, index) for item in value]
+    return value
 
 
 def _clone(value: Any) -> Any:

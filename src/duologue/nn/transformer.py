@@ -47,6 +47,24 @@ class TransformerState(State):
         """
         torch.minimum(self.lengths, lengths.to(self.lengths), out=self.lengths)
 
+    def first(self, length: int) -> TransformerState:
+        """A copy of the first `length` positions of every row, with room for no more; each row has at least as many.
+
+        For caches that hold whole sequences, as `truncate` and `take`.
+        """
+        layers = [
+            KVCache(layer.keys[:, :, :length].clone(), layer.values[:, :, :length].clone()) for layer in self.layers
+        ]
+        return TransformerState(torch.full_like(self.lengths, length), layers, length)
+
+    def take(self, other: TransformerState, length: int) -> None:
+        """Begins anew with the first `length` positions of `other`, a state of as many rows, in place."""
+        for ours, theirs in zip(self.layers, other.layers, strict=True):
+            ours.keys[:, :, :length] = theirs.keys[:, :, :length]
+            ours.values[:, :, :length] = theirs.values[:, :, :length]
+        self.lengths.fill_(length)
+        self.extent = length
+
 
 class RMSNorm(nn.Module):
     """Root mean square normalisation over the last dimension, computed in float32."""
