@@ -4,6 +4,7 @@ import torch
 
 from duologue.codec.mimi import Mimi
 from duologue.config import CSM_PRESETS, MIMI_PRESETS, CSMConfig
+from duologue.frames import Rows, audio_rows, join_rows, text_rows
 from duologue.model.csm import CSM
 from duologue.text.tokenizer import TextTokenizer, build_symbol_tokenizer
 
@@ -44,3 +45,12 @@ def tone(seconds: float, *, sample_rate: int = 24_000, hertz: float = 220.0, lev
     """A recording that is not silent: float32 `[num_samples]`."""
     time = torch.arange(round(seconds * sample_rate)) / sample_rate
     return level * torch.sin(2 * torch.pi * hertz * time)
+
+
+def prompt(model: CSM, num_text: int, num_frames: int, seed: int) -> Rows:
+    """A random recording of `num_frames` and its end, then `num_text` random text tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    config = model.config
+    ids = torch.randint(0, config.text_vocab_size, (num_text,), generator=generator).tolist()
+    codes = torch.randint(0, config.codebook_size, (config.num_codebooks, num_frames), generator=generator)
+    return join_rows([audio_rows(codes), text_rows(ids, config.num_codebooks)])

@@ -72,14 +72,14 @@ def script_frames(monkeypatch) -> Callable[[Iterable[list[int]]], None]:
 @pytest.fixture
 def prompts(monkeypatch) -> list[torch.Tensor]:
     """The rows `[T, K+1]` of every prompt that reaches the model from here on."""
-    from duologue.engine import step
+    from duologue.engine import batch
 
     seen: list[torch.Tensor] = []
-    original = step.prefill
+    original = batch.prefill
 
     def spy(model, rows, state, known=()):
         seen.append(rows.tokens)
         return original(model, rows, state, known)
 
-    monkeypatch.setattr(step, "prefill", spy)
+    monkeypatch.setattr(batch, "prefill", spy)
     return seen

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from duologue.codec.mimi import Mimi
+from duologue.engine.batch import FrameRequest
 from duologue.engine.context import (
     CodedSegment,
     RecordingCodes,
@@ -26,7 +27,7 @@ from duologue.engine.context import (
 from duologue.engine.prefix import Prefix, PrefixCache
 from duologue.engine.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOPK, SamplingOptions, check_number
 from duologue.engine.speech import Speech, SpeechStream
-from duologue.engine.step import FrameIterator, FrameRequest, prefill
+from duologue.engine.step import prefill
 from duologue.engine.voices import NO_VOICE, Voice, VoiceLibrary
 from duologue.errors import CheckpointError, VoiceError
 from duologue.frames import Rows, Segment
@@ -243,7 +244,8 @@ class Generator:
         known = [*self._read_voices(prompt.rows[: prompt.num_voice_rows]), *history.prefixes]
         request = FrameRequest(prompt.rows, sampling, prompt.max_frames, known)
         return SpeechStream(
-            FrameIterator(self.model, [request]),
+            self.model,
+            request,
             self.codec,
             seed=sampling.seed,
             num_evicted=num_evicted,

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from duologue.codec.mimi import Mimi, MimiDecoderState
+from duologue.engine.batch import FrameBatch, FrameRequest, Speaking, StopReason
 from duologue.engine.context import warn
 from duologue.engine.prefix import Prefix
-from duologue.engine.step import FrameIterator, StopReason
 from duologue.errors import OptionError
+from duologue.model.csm import CSM
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +57,8 @@ class SpeechStream(Iterator[Tensor]):
 
     def __init__(
         self,
-        frames: FrameIterator,
+        model: CSM,
+        request: FrameRequest,
         codec: Mimi,
         *,
         seed: int,
@@ -64,15 +66,17 @@ class SpeechStream(Iterator[Tensor]):
         busy_s: float = 0.0,
         on_result: Callable[[Speech, Prefix | None], None] | None = None,
     ) -> None:
-        """`frames` of one request; `busy_s` is the time that preparing it took.
+        """The speech of one request, begun with the first chunk; `busy_s` is the time that preparing it took.
 
         `on_result` hears of the end first: the result, and what the backbone has read by then (None: nothing yet).
         """
         self.result: Speech | None = None
         self.seed = seed
         self.num_evicted = num_evicted
-        self._frames: FrameIterator | None = frames
-        self._codec = codec
+        self._model, self._request, self._codec = model, request, codec
+        self._batch: FrameBatch | None = None
+        self._speaking: Speaking | None = None
+        self._closed = False
         self._device = next(codec.parameters()).device
         self._state: MimiDecoderState | None = None
         self._codes: list[Tensor] = []
@@ -85,19 +89,18 @@ class SpeechStream(Iterator[Tensor]):
         return self
 
     def __next__(self) -> Tensor:
-        if self._frames is None:
+        if self._closed:
             raise StopIteration
         started = time.perf_counter()
         try:
-            chunk = self._advance(self._frames)
+            chunk = self._advance()
         except BaseException:
             self.close()
             raise
         self._busy_s += time.perf_counter() - started
         if chunk is None:
-            (reason,) = self._frames.stop_reasons
-            assert reason is not None
-            self._finish(self._frames, reason)
+            assert self._speaking is not None and self._speaking.stop_reason is not None
+            self._finish(self._speaking.stop_reason)
             raise StopIteration
         if self._first_audio_s is None:
             self._first_audio_s = self._busy_s
@@ -118,27 +121,28 @@ class SpeechStream(Iterator[Tensor]):
         """
         if self.result is not None:
             return self.result
-        if self._frames is None:
+        if self._closed:
             raise OptionError("the stream was closed, and what it made is gone")
         made = len(self._codes)
         if num_frames is not None and not 0 <= num_frames <= made:
             raise OptionError(f"num_frames {num_frames}; expected 0 to {made}, the frames that were made")
         if num_frames is not None:
             del self._codes[num_frames:], self._chunks[num_frames:]
-        self._finish(self._frames, "interrupted")
+        self._finish("interrupted")
         assert self.result is not None
         return self.result
 
     def close(self) -> None:
         """Ends the stream and frees its caches; harmless when it has ended."""
-        if self._frames is not None:
-            self._frames.close()
-        self._frames = self._state = None
+        self._closed = True
+        self._batch = self._speaking = self._state = None
         self._codes, self._chunks = [], []
 
-    def _advance(self, frames: FrameIterator) -> Tensor | None:
+    def _advance(self) -> Tensor | None:
         """Audio of the next frame, `[frame_size]`, or None after the last."""
-        frame = next(frames, [None])[0]
+        if self._batch is None:
+            self._batch, self._speaking = FrameBatch.alone(self._model, self._request)
+        frame = next((frame for _, frame in self._batch.step()), None)
         if frame is None:
             return None
         if self._state is None:
@@ -147,8 +151,8 @@ class SpeechStream(Iterator[Tensor]):
         codes = frame.to(self._device)[None, :, None]  # [1, K, 1]
         return self._codec.decode(codes, self._state)[0, 0].to("cpu", torch.float32)
 
-    def _finish(self, frames: FrameIterator, reason: StopReason) -> None:
-        num_codebooks = frames.num_codebooks
+    def _finish(self, reason: StopReason) -> None:
+        num_codebooks = self._model.num_codebooks
         result = Speech(
             audio=torch.cat(self._chunks) if self._chunks else torch.zeros(0),
             codes=torch.stack(self._codes, dim=1) if self._codes else torch.zeros(num_codebooks, 0, dtype=torch.int64),
@@ -159,7 +163,9 @@ class SpeechStream(Iterator[Tensor]):
             first_audio_s=self._first_audio_s,
             total_s=self._busy_s,
         )
-        prefix = frames.prefix(0) if self._on_result is not None else None
+        prefix = None
+        if self._on_result is not None and self._batch is not None and self._speaking is not None:
+            prefix = self._batch.prefix(self._speaking)
         self.close()
         self.result = result
         if self._on_result is not None:

@@ -27,9 +27,11 @@ class State:
         """A copy that shares no memory with this state."""
         return type(self)(**{field.name: _clone(getattr(self, field.name)) for field in dataclasses.fields(self)})
 
-    def row(self, index: int) -> Self:
-        """One row of the batch as a state of its own over the same memory; plain numbers are copied."""
-        return type(self)(**{field.name: _row(getattr(self, field.name), index) for field in dataclasses.fields(self)})
+    def rows(self, start: int, stop: int) -> Self:
+        """Rows of the batch as a state of their own over the same memory; plain numbers are copied."""
+        return type(self)(
+            **{field.name: _rows(getattr(self, field.name), start, stop) for field in dataclasses.fields(self)}
+        )
 
     def reset(self, rows: Tensor | None = None) -> None:
         """Takes the rows (indices or bool `[B]`; all when None) back to before their first step, in place."""
@@ -63,13 +65,13 @@ def _walk(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
             yield from _walk(item, f"{path}.{index}")
 
 
-def _row(value: Any, index: int) -> Any:
+def _rows(value: Any, start: int, stop: int) -> Any:
     if isinstance(value, Tensor):
-        return value[index : index + 1]
+        return value[start:stop]
     if isinstance(value, State):
-        return value.row(index)
+        return value.rows(start, stop)
     if isinstance(value, list):
-        return [_row(item, index) for item in value]
+        return [_rows(item, start, stop) for item in value]
     return value
 
 

@@ -1,0 +1,212 @@
+"""Requests that are spoken together, one frame of each at a time; they join and leave between two frames.
+
+Source of the idea: Yu et al., "Orca: A Distributed Serving System for Transformer-Based Generative Models" (2022). A
+request owns one row of the backbone's caches, or two where it is guided: the second follows the same frames without
+having read the text. The rows in use are the first ones, so that nothing is computed for those that are free: when a
+request leaves, the last rows move into its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from duologue.engine.prefix import Prefix
+from duologue.engine.sampling import BatchSampling, SamplingOptions, draw_gumbel
+from duologue.engine.step import FrameStep, prefill
+from duologue.frames import Rows, audio_rows, is_end, join_rows, without_text
+from duologue.model.csm import CSM
+
+StopReason = Literal["end", "cap", "interrupted"]
+
+
+@dataclass(frozen=True)
+class FrameRequest:
+    """A prompt `rows`, how to draw, and the most frames to generate (at least 1).
+
+    What the prompt and one of the `known` prefixes begin with is not read again.
+    """
+
+    rows: Rows
+    sampling: SamplingOptions
+    max_frames: int
+    known: Sequence[Prefix] = ()
+
+
+@dataclass(eq=False)
+class Speaking:
+    """A request in a batch: the frames that it has so far, `[K]` int64 on the CPU, and why it is over.
+
+    It is over with its end frame, which is not among `frames`, or at its cap, and stays in the batch until it leaves.
+    `rows` of the batch are its own; `num_read` of its frames have been read by the backbone.
+    """
+
+    request: FrameRequest
+    noise: torch.Generator
+    rows: list[int]
+    frames: list[Tensor] = field(default_factory=list)
+    stop_reason: StopReason | None = None
+    num_read: int = 0
+
+    @property
+    def length(self) -> int:
+        """Positions that the backbone holds of it."""
+        return len(self.request.rows) + self.num_read
+
+
+class FrameBatch:
+    """Rows of caches for one model, and the requests that are in them; for one thread at a time."""
+
+    def __init__(self, model: CSM, num_rows: int, capacity: int | None = None) -> None:
+        """`capacity` (the model's longest by default) holds the prompt and all frames of a request."""
+        self._model = model
+        self._num_rows, self._num_used = num_rows, 0
+        self._speaking: list[Speaking] = []
+        with torch.inference_mode():
+            weight = model.codebook0_head.weight
+            self._state = model.init_state(num_rows, capacity)
+            self._hidden = weight.new_zeros(num_rows, model.config.backbone.dim)
+            self._tokens = torch.zeros(num_rows, 1, model.num_codebooks + 1, dtype=torch.int64, device=weight.device)
+            self._mask = torch.ones_like(self._tokens, dtype=torch.bool)
+            self._mask[..., -1] = False
+            self._arrange()
+
+    @staticmethod
+    def alone(model: CSM, request: FrameRequest) -> tuple[FrameBatch, Speaking]:
+        """A batch that has room for one request, and the request in it."""
+        num_rows = 2 if _is_guided(model, request) else 1
+        batch = FrameBatch(model, num_rows, len(request.rows) + request.max_frames)
+        return batch, batch.join(request)
+
+    @property
+    def speaking(self) -> tuple[Speaking, ...]:
+        """The requests in the batch, those that are over among them."""
+        return tuple(self._speaking)
+
+    def has_room(self, request: FrameRequest) -> bool:
+        """Whether a request may join."""
+        return self._num_used + (2 if _is_guided(self._model, request) else 1) <= self._num_rows
+
+    @torch.inference_mode()
+    def join(self, request: FrameRequest) -> Speaking:
+        """Reads a prompt; the next step gives the request's first frame."""
+        assert self.has_room(request), "the batch is full"
+        assert len(request.rows) + request.max_frames <= self._state.capacity, "the request is longer than the caches"
+        rows = [self._num_used, self._num_used + 1][: 2 if _is_guided(self._model, request) else 1]
+        views = [self._state.rows(row, row + 1) for row in rows]
+        for view in views:
+            view.lengths.zero_()
+            view.extent = 0
+        self._hidden[rows[0]] = prefill(self._model, request.rows, views[0], request.known)[0]
+        for row, view in zip(rows[1:], views[1:], strict=True):
+            read = [Prefix(request.rows, views[0])]
+            self._hidden[row] = prefill(self._model, without_text(request.rows), view, read)[0]
+        speaking = Speaking(request, request.sampling.noise_generator(), rows)
+        self._num_used += len(rows)
+        self._speaking.append(speaking)
+        self._arrange()
+        return speaking
+
+    def step(self) -> list[tuple[Speaking, Tensor | None]]:
+        """The next frame of every request that is not over, `[K]` int64 on the CPU; None where it ends instead."""
+        going = [speaking for speaking in self._speaking if speaking.stop_reason is None]
+        if not going:
+            return []
+        # Cloned out of inference mode: what a caller gets is an ordinary tensor.
+        drawn = self._draw().clone()  # [B, K]
+        ended = is_end(drawn).tolist()
+        items: list[tuple[Speaking, Tensor | None]] = []
+        for index, speaking in enumerate(self._speaking):
+            if speaking.stop_reason is not None:
+                continue
+            if ended[index]:
+                speaking.stop_reason = "end"
+                items.append((speaking, None))
+                continue
+            speaking.frames.append(drawn[index])
+            if len(speaking.frames) >= speaking.request.max_frames:
+                speaking.stop_reason = "cap"
+            items.append((speaking, drawn[index].clone()))
+        return items
+
+    def prefix(self, speaking: Speaking) -> Prefix:
+        """What the backbone has read of a request in the batch: its prompt, and its frames but perhaps the last."""
+        rows, frames = speaking.request.rows, speaking.frames[: speaking.num_read]
+        if frames:
+            rows = join_rows([rows, audio_rows(torch.stack(frames, dim=1), end=False)])
+        return Prefix.of(rows, self._state.rows(speaking.rows[0], speaking.rows[0] + 1))
+
+    @torch.inference_mode()
+    def leave(self, speaking: Speaking) -> None:
+        """Frees the rows of a request; harmless when it has left."""
+        if speaking not in self._speaking:
+            return
+        self._speaking.remove(speaking)
+        for row in sorted(speaking.rows, reverse=True):
+            self._num_used -= 1
+            self._move(self._num_used, row)
+        speaking.rows = []
+        self._arrange()
+
+    def _move(self, source: int, target: int) -> None:
+        """Takes what is in one row into another, which is free."""
+        for other in self._speaking:
+            if source in other.rows and source != target:
+                other.rows[other.rows.index(source)] = target
+                self._state.rows(target, target + 1).take(self._state.rows(source, source + 1), other.length)
+                self._hidden[target] = self._hidden[source]
+                self._tokens[target] = self._tokens[source]
+
+    def _arrange(self) -> None:
+        """What a step needs to know of who is in the batch."""
+        model, device = self._model, self._hidden.device
+        self._used = self._state.rows(0, self._num_used)
+        self._used.extent = max((speaking.length for speaking in self._speaking), default=0)
+        guided = [speaking.rows[1] for speaking in self._speaking if len(speaking.rows) == 2]
+        order = [speaking.rows[0] for speaking in self._speaking] + guided
+        self._order = torch.tensor(order, dtype=torch.int64, device=device)
+        self._noise = torch.zeros(len(self._speaking), model.num_codebooks, model.config.audio_vocab_size)
+        if self._speaking:
+            sampling = BatchSampling.of(
+                [speaking.request.sampling for speaking in self._speaking],
+                model.config.codebook_size,
+                device,
+                default_guidance=model.config.guidance,
+            )
+            self._frame_step = FrameStep(model, sampling)
+
+    @torch.inference_mode()
+    def _draw(self) -> Tensor:
+        """The next frame of every request, `[B, K]` int64 on the CPU; that of one that is over means nothing."""
+        self._read()
+        for index, speaking in enumerate(self._speaking):
+            if speaking.stop_reason is None and speaking.request.sampling.temperature > 0:
+                draw_gumbel(self._noise[index], speaking.noise)
+        drawn = self._frame_step(self._hidden[self._order], self._noise.to(self._hidden.device))
+        self._tokens[self._order, 0, :-1] = drawn[self._frame_step.follows]
+        return drawn.cpu()
+
+    def _read(self) -> None:
+        """Gives the backbone the newest frame of every request that has one it has not read."""
+        unread = [s for s in self._speaking if s.stop_reason is None and s.num_read < len(s.frames)]
+        if not unread:
+            return
+        reading = [row for speaking in unread for row in speaking.rows]
+        num_valid = None
+        if len(reading) < self._num_used:
+            num_valid = torch.zeros(self._num_used, dtype=torch.int64, device=self._hidden.device)
+            num_valid[reading] = 1
+        tokens, mask = self._tokens[: self._num_used], self._mask[: self._num_used]
+        hidden = self._model(tokens, mask, self._used, num_valid)[:, -1]  # [rows in use, D]
+        self._hidden[reading] = hidden[reading]
+        for speaking in unread:
+            speaking.num_read = len(speaking.frames)
+
+
+def _is_guided(model: CSM, request: FrameRequest) -> bool:
+    strength = request.sampling.guidance
+    return (model.config.guidance if strength is None else strength) != 1
