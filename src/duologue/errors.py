@@ -50,6 +50,14 @@ class ContextError(DuologueError):
     """A conversation that does not fit the model even after old segments were evicted."""
 
 
+class EngineError(DuologueError):
+    """The engine failed while it spoke; what it says is the cause."""
+
+
+class BusyError(DuologueError):
+    """The engine has no room for another request now; the same request may succeed later."""
+
+
 class VoiceError(DuologueError):
     """A voice that is unknown, malformed, made for another codec, or already there."""
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from duologue.engine.generator import Generator
+    from duologue.engine.scheduled import ScheduledSpeech
     from duologue.engine.speech import SpeechStream
     from duologue.text import Script
 
@@ -74,6 +75,7 @@ def speak(
     speaker_id = _speaker_id(speaker, before)
     arguments = sampling.arguments() | {"seed": sampling.seed}
     generator = options.load_generator(source, machine, messages.quiet)
+    stream: SpeechStream | ScheduledSpeech
     if before is None:
         stream = generator.stream(words, speaker_id, voice=voice, **arguments)
     else:
@@ -129,7 +131,7 @@ def _speaker_id(speaker: str, context: _Context | None) -> int:
 
 def _stream_in_context(
     generator: "Generator", context: _Context, words: str, speaker: int, voice: str | None, arguments: dict[str, Any]
-) -> "SpeechStream":
+) -> "SpeechStream | ScheduledSpeech":
     from duologue.audio import resample
     from duologue.engine.conversation import Conversation
 

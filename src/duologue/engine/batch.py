@@ -46,11 +46,13 @@ class Speaking:
     """
 
     request: FrameRequest
-    noise: torch.Generator
+    generator: torch.Generator
+    noise: Tensor  # of the frame to come, [K, V]
     rows: list[int]
     frames: list[Tensor] = field(default_factory=list)
     stop_reason: StopReason | None = None
     num_read: int = 0
+    has_noise: bool = False
 
     @property
     def length(self) -> int:
@@ -103,16 +105,20 @@ class FrameBatch:
             view.extent = 0
         self._hidden[rows[0]] = prefill(self._model, request.rows, views[0], request.known)[0]
         for row, view in zip(rows[1:], views[1:], strict=True):
-            read = [Prefix(request.rows, views[0])]
-            self._hidden[row] = prefill(self._model, without_text(request.rows), view, read)[0]
-        speaking = Speaking(request, request.sampling.noise_generator(), rows)
+            known = [Prefix(request.rows, views[0]), *request.known]
+            self._hidden[row] = prefill(self._model, without_text(request.rows), view, known)[0]
+        noise = torch.zeros(self._model.num_codebooks, self._model.config.audio_vocab_size)
+        speaking = Speaking(request, request.sampling.noise_generator(), noise, rows)
         self._num_used += len(rows)
         self._speaking.append(speaking)
         self._arrange()
         return speaking
 
     def step(self) -> list[tuple[Speaking, Tensor | None]]:
-        """The next frame of every request that is not over, `[K]` int64 on the CPU; None where it ends instead."""
+        """The next frame of every request that is not over, `[K]` int64 on the CPU; None where it ends instead.
+
+        One that raises (out of memory, say) may be repeated when somebody has left, and gives the same frames.
+        """
         going = [speaking for speaking in self._speaking if speaking.stop_reason is None]
         if not going:
             return []
@@ -169,7 +175,6 @@ class FrameBatch:
         guided = [speaking.rows[1] for speaking in self._speaking if len(speaking.rows) == 2]
         order = [speaking.rows[0] for speaking in self._speaking] + guided
         self._order = torch.tensor(order, dtype=torch.int64, device=device)
-        self._noise = torch.zeros(len(self._speaking), model.num_codebooks, model.config.audio_vocab_size)
         if self._speaking:
             sampling = BatchSampling.of(
                 [speaking.request.sampling for speaking in self._speaking],
@@ -183,10 +188,14 @@ class FrameBatch:
     def _draw(self) -> Tensor:
         """The next frame of every request, `[B, K]` int64 on the CPU; that of one that is over means nothing."""
         self._read()
-        for index, speaking in enumerate(self._speaking):
-            if speaking.stop_reason is None and speaking.request.sampling.temperature > 0:
-                draw_gumbel(self._noise[index], speaking.noise)
-        drawn = self._frame_step(self._hidden[self._order], self._noise.to(self._hidden.device))
+        for speaking in self._speaking:
+            if not speaking.has_noise and speaking.stop_reason is None and speaking.request.sampling.temperature > 0:
+                draw_gumbel(speaking.noise, speaking.generator)
+                speaking.has_noise = True
+        noise = torch.stack([speaking.noise for speaking in self._speaking]).to(self._hidden.device)  # [B, K, V]
+        drawn = self._frame_step(self._hidden[self._order], noise)
+        for speaking in self._speaking:
+            speaking.has_noise = False
         self._tokens[self._order, 0, :-1] = drawn[self._frame_step.follows]
         return drawn.cpu()
 

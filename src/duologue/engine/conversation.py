@@ -17,6 +17,8 @@ from duologue.engine.context import CodedSegment, check_speaker
 from duologue.engine.generator import DEFAULT_MAX_AUDIO_LENGTH_MS, Generator, History, VoicePlan
 from duologue.engine.prefix import Prefix
 from duologue.engine.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOPK, SamplingOptions
+from duologue.engine.scheduled import ScheduledSpeech
+from duologue.engine.scheduler import Scheduler
 from duologue.engine.speech import Speech, SpeechStream
 from duologue.engine.voices import NO_VOICE, Voice
 from duologue.errors import OptionError
@@ -47,10 +49,21 @@ class Conversation:
     """
 
     def __init__(
-        self, generator: Generator, voices: Mapping[int, str | Voice] | None = None, *, default_voices: bool = True
+        self,
+        generator: Generator,
+        voices: Mapping[int, str | Voice] | None = None,
+        *,
+        default_voices: bool = True,
+        scheduler: Scheduler | None = None,
     ) -> None:
-        """Raises `VoiceError` for an unknown voice, `OptionError` for a bad speaker."""
+        """With a `scheduler` of that generator the turns are spoken there, among those of others.
+
+        Raises `VoiceError` for an unknown voice, `OptionError` for a bad speaker and another generator's scheduler.
+        """
+        if scheduler is not None and scheduler.generator is not generator:
+            raise OptionError("the scheduler belongs to another generator")
         self.generator = generator
+        self._scheduler = scheduler
         self._default_voices = default_voices
         self._voices: dict[int, Voice] = {}
         self._voiceless: set[int] = set()
@@ -81,7 +94,7 @@ class Conversation:
         assert stream.result is not None
         return stream.result
 
-    def stream_say(self, text: str, speaker: int = 0, **options: Unpack[TurnOptions]) -> SpeechStream:
+    def stream_say(self, text: str, speaker: int = 0, **options: Unpack[TurnOptions]) -> SpeechStream | ScheduledSpeech:
         """`say` in chunks. The turn is appended once the stream is exhausted; one closed early leaves no trace.
 
         One that is interrupted (`SpeechStream.interrupt`) is appended as far as it was heard.
@@ -104,7 +117,7 @@ class Conversation:
             if result.codes.shape[1] or result.stop_reason != "interrupted":
                 self._turns.append((CodedSegment(speaker, text, result.codes), result.audio))
 
-        return self.generator.stream_planned(
+        return (self._scheduler or self.generator).stream_planned(
             text,
             speaker,
             [turn for turn, _ in self._turns[evicted:]],
@@ -148,7 +161,7 @@ class Conversation:
 
     def fork(self) -> Conversation:
         """Another conversation with the same past; what was read of it is shared, and each goes its own way."""
-        other = Conversation(self.generator, default_voices=self._default_voices)
+        other = Conversation(self.generator, default_voices=self._default_voices, scheduler=self._scheduler)
         other._voices, other._voiceless = dict(self._voices), set(self._voiceless)
         other._turns, other._num_evicted, other._read = list(self._turns), self._num_evicted, self._read
         return other

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -26,11 +26,11 @@ from duologue.engine.context import (
 )
 from duologue.engine.prefix import Prefix, PrefixCache
 from duologue.engine.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOPK, SamplingOptions, check_number
-from duologue.engine.speech import Speech, SpeechStream
+from duologue.engine.speech import Speech, SpeechPlan, SpeechStream
 from duologue.engine.step import prefill
 from duologue.engine.voices import NO_VOICE, Voice, VoiceLibrary
 from duologue.errors import CheckpointError, VoiceError
-from duologue.frames import Rows, Segment
+from duologue.frames import Segment
 from duologue.model.csm import CSM
 from duologue.text.tokenizer import TextTokenizer
 
@@ -187,11 +187,7 @@ class Generator:
         Bad arguments raise here, before the first chunk is asked for.
         """
         started = time.perf_counter()
-        speaker = check_speaker(speaker)
-        if voice == NO_VOICE:
-            plan = VoicePlan(defaults=False)
-        else:
-            plan = VoicePlan({} if voice is None else {speaker: self.find_voice(voice)})
+        plan = self.voice_plan(speaker, voice)
         options = SamplingOptions(temperature, topk, seed, guidance)
         segments = self.coded(context)
         return self.stream_planned(
@@ -218,6 +214,26 @@ class Generator:
         called with the result and what the model has read before the stream's last step returns.
         """
         started = time.perf_counter() if started is None else started
+        made = self.plan_speech(
+            text, speaker, context, plan, sampling, max_audio_length_ms, normalize=normalize, history=history
+        )
+        request = self.with_voices(made)
+        busy_s = time.perf_counter() - started
+        return SpeechStream(self.model, request, self.codec, made, busy_s=busy_s, on_result=on_result)
+
+    def plan_speech(
+        self,
+        text: str,
+        speaker: int,
+        context: Sequence[CodedSegment],
+        plan: VoicePlan,
+        sampling: SamplingOptions,
+        max_audio_length_ms: float = DEFAULT_MAX_AUDIO_LENGTH_MS,
+        *,
+        normalize: bool | None = None,
+        history: History | None = None,
+    ) -> SpeechPlan:
+        """What `stream_planned` speaks, without a step of the model; raises and warns as it does."""
         history = history or History()
         speaker = check_speaker(speaker)
         text = check_text(text, self.tokenizer, normalize)
@@ -241,17 +257,21 @@ class Generator:
             )
         sampling = sampling.seeded()
         assert sampling.seed is not None
-        known = [*self._read_voices(prompt.rows[: prompt.num_voice_rows]), *history.prefixes]
-        request = FrameRequest(prompt.rows, sampling, prompt.max_frames, known)
-        return SpeechStream(
-            self.model,
-            request,
-            self.codec,
-            seed=sampling.seed,
-            num_evicted=num_evicted,
-            busy_s=time.perf_counter() - started,
-            on_result=on_result,
-        )
+        request = FrameRequest(prompt.rows, sampling, prompt.max_frames, history.prefixes)
+        return SpeechPlan(request, prompt.num_voice_rows, sampling.seed, num_evicted)
+
+    def with_voices(self, plan: SpeechPlan) -> FrameRequest:
+        """The request, the prefix of its voice prompts among what is known; read now unless it was before."""
+        rows = plan.request.rows[: plan.num_voice_rows]
+        if not len(rows):
+            return plan.request
+        prefix = self.prefixes.get(rows)
+        if prefix is None:
+            state = self.model.init_state(1, len(rows))
+            prefill(self.model, rows, state)
+            prefix = Prefix(rows, state)
+            self.prefixes.put(prefix)
+        return replace(plan.request, known=[prefix, *plan.request.known])
 
     def num_frames(self, max_audio_length_ms: float) -> int:
         """Whole frames in that time, at most as many as the model has rows; raises `OptionError` for less than one."""
@@ -275,6 +295,13 @@ class Generator:
                 )
         return voice
 
+    def voice_plan(self, speaker: int, voice: str | Voice | None) -> VoicePlan:
+        """Who speaks how where `speaker` is to have that voice (see `generate`); raises `VoiceError`, `OptionError`."""
+        speaker = check_speaker(speaker)
+        if voice == NO_VOICE:
+            return VoicePlan(defaults=False)
+        return VoicePlan({} if voice is None else {speaker: self.find_voice(voice)})
+
     def default_voice(self, speaker: int, taken: Sequence[str] = ()) -> Voice | None:
         """The shipped voice of speaker n: the n-th (counted round), or the next not `taken` if there is one."""
         names = self.voices.shipped_names
@@ -286,18 +313,6 @@ class Generator:
     def coded(self, context: Sequence[Segment | CodedSegment | Mapping[str, object]]) -> list[CodedSegment]:
         """The segments with their recordings as codes, each encoded once; see `coded_segments` for what it raises."""
         return coded_segments(context, self._recordings, self.max_rows)
-
-    def _read_voices(self, rows: Rows) -> list[Prefix]:
-        """The prefix of voice prompts, read now unless it was before; none without rows."""
-        if not len(rows):
-            return []
-        prefix = self.prefixes.get(rows)
-        if prefix is None:
-            state = self.model.init_state(1, len(rows))
-            prefill(self.model, rows, state)
-            prefix = Prefix(rows, state)
-            self.prefixes.put(prefix)
-        return [prefix]
 
     def _voice_prompts(self, plan: VoicePlan, speaker: int, kept: Sequence[CodedSegment]) -> list[CodedSegment]:
         """The prompts in front of what is kept of the context, ordered by speaker so that they stay where they are."""

@@ -48,6 +48,59 @@ class Speech:
         return self.total_s / self.duration_s if len(self.audio) else None
 
 
+@dataclass(frozen=True)
+class SpeechPlan:
+    """An utterance to be made: the request, how many of its rows are voice prompts, its seed, what did not fit."""
+
+    request: FrameRequest
+    num_voice_rows: int
+    seed: int
+    num_evicted: int
+
+
+class Utterance:
+    """An utterance in the making: its frames and the audio of each."""
+
+    def __init__(self, plan: SpeechPlan, codec: Mimi, num_codebooks: int) -> None:
+        self.plan = plan
+        self.first_audio_s: float | None = None
+        self._num_codebooks, self._sample_rate = num_codebooks, codec.sample_rate
+        self._codes: list[Tensor] = []
+        self._chunks: list[Tensor] = []
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def add(self, frame: Tensor, chunk: Tensor, after_s: float) -> None:
+        """Appends a frame `[K]` and its audio, made `after_s` seconds from the beginning."""
+        if self.first_audio_s is None:
+            self.first_audio_s = after_s
+        self._codes.append(frame)
+        self._chunks.append(chunk)
+
+    def cut(self, num_frames: int | None) -> None:
+        """Keeps the first `num_frames` frames, or all; raises `OptionError` for more than there are."""
+        if num_frames is None:
+            return
+        if not 0 <= num_frames <= len(self):
+            raise OptionError(f"num_frames {num_frames}; expected 0 to {len(self)}, the frames that were made")
+        del self._codes[num_frames:], self._chunks[num_frames:]
+
+    def finish(self, reason: StopReason, total_s: float) -> Speech:
+        """The result."""
+        empty = torch.zeros(self._num_codebooks, 0, dtype=torch.int64)
+        return Speech(
+            audio=torch.cat(self._chunks) if self._chunks else torch.zeros(0),
+            codes=torch.stack(self._codes, dim=1) if self._codes else empty,
+            sample_rate=self._sample_rate,
+            stop_reason=reason,
+            seed=self.plan.seed,
+            num_evicted=self.plan.num_evicted,
+            first_audio_s=self.first_audio_s,
+            total_s=total_s,
+        )
+
+
 class SpeechStream(Iterator[Tensor]):
     """Chunks of audio as they are made: float32 `[num_samples]` on the CPU, whole frames each.
 
@@ -60,29 +113,26 @@ class SpeechStream(Iterator[Tensor]):
         model: CSM,
         request: FrameRequest,
         codec: Mimi,
+        plan: SpeechPlan,
         *,
-        seed: int,
-        num_evicted: int,
         busy_s: float = 0.0,
         on_result: Callable[[Speech, Prefix | None], None] | None = None,
     ) -> None:
-        """The speech of one request, begun with the first chunk; `busy_s` is the time that preparing it took.
+        """The speech of `request`, which is `plan`'s, begun with the first chunk; preparing it took `busy_s`.
 
         `on_result` hears of the end first: the result, and what the backbone has read by then (None: nothing yet).
         """
         self.result: Speech | None = None
-        self.seed = seed
-        self.num_evicted = num_evicted
+        self.seed = plan.seed
+        self.num_evicted = plan.num_evicted
         self._model, self._request, self._codec = model, request, codec
+        self._utterance = Utterance(plan, codec, model.num_codebooks)
         self._batch: FrameBatch | None = None
         self._speaking: Speaking | None = None
         self._closed = False
         self._device = next(codec.parameters()).device
         self._state: MimiDecoderState | None = None
-        self._codes: list[Tensor] = []
-        self._chunks: list[Tensor] = []
         self._busy_s = busy_s
-        self._first_audio_s: float | None = None
         self._on_result = on_result
 
     def __iter__(self) -> Self:
@@ -93,19 +143,17 @@ class SpeechStream(Iterator[Tensor]):
             raise StopIteration
         started = time.perf_counter()
         try:
-            chunk = self._advance()
+            made = self._advance()
         except BaseException:
             self.close()
             raise
         self._busy_s += time.perf_counter() - started
-        if chunk is None:
+        if made is None:
             assert self._speaking is not None and self._speaking.stop_reason is not None
             self._finish(self._speaking.stop_reason)
             raise StopIteration
-        if self._first_audio_s is None:
-            self._first_audio_s = self._busy_s
-        self._chunks.append(chunk)
-        return chunk
+        self._utterance.add(*made, self._busy_s)
+        return made[1]
 
     def __enter__(self) -> Self:
         return self
@@ -123,23 +171,17 @@ class SpeechStream(Iterator[Tensor]):
             return self.result
         if self._closed:
             raise OptionError("the stream was closed, and what it made is gone")
-        made = len(self._codes)
-        if num_frames is not None and not 0 <= num_frames <= made:
-            raise OptionError(f"num_frames {num_frames}; expected 0 to {made}, the frames that were made")
-        if num_frames is not None:
-            del self._codes[num_frames:], self._chunks[num_frames:]
-        self._finish("interrupted")
-        assert self.result is not None
-        return self.result
+        self._utterance.cut(num_frames)
+        return self._finish("interrupted")
 
     def close(self) -> None:
         """Ends the stream and frees its caches; harmless when it has ended."""
         self._closed = True
         self._batch = self._speaking = self._state = None
-        self._codes, self._chunks = [], []
+        self._utterance.cut(0)
 
-    def _advance(self) -> Tensor | None:
-        """Audio of the next frame, `[frame_size]`, or None after the last."""
+    def _advance(self) -> tuple[Tensor, Tensor] | None:
+        """The next frame `[K]` and its audio `[frame_size]`, or None after the last."""
         if self._batch is None:
             self._batch, self._speaking = FrameBatch.alone(self._model, self._request)
         frame = next((frame for _, frame in self._batch.step()), None)
@@ -147,31 +189,26 @@ class SpeechStream(Iterator[Tensor]):
             return None
         if self._state is None:
             self._state = self._codec.init_decoder_state(1)
-        self._codes.append(frame)
         codes = frame.to(self._device)[None, :, None]  # [1, K, 1]
-        return self._codec.decode(codes, self._state)[0, 0].to("cpu", torch.float32)
+        return frame, self._codec.decode(codes, self._state)[0, 0].to("cpu", torch.float32)
 
-    def _finish(self, reason: StopReason) -> None:
-        num_codebooks = self._model.num_codebooks
-        result = Speech(
-            audio=torch.cat(self._chunks) if self._chunks else torch.zeros(0),
-            codes=torch.stack(self._codes, dim=1) if self._codes else torch.zeros(num_codebooks, 0, dtype=torch.int64),
-            sample_rate=self._codec.sample_rate,
-            stop_reason=reason,
-            seed=self.seed,
-            num_evicted=self.num_evicted,
-            first_audio_s=self._first_audio_s,
-            total_s=self._busy_s,
-        )
+    def _finish(self, reason: StopReason) -> Speech:
         prefix = None
         if self._on_result is not None and self._batch is not None and self._speaking is not None:
             prefix = self._batch.prefix(self._speaking)
+        result = self._utterance.finish(reason, self._busy_s)
         self.close()
         self.result = result
         if self._on_result is not None:
             self._on_result(result, prefix)
-        if reason == "cap":
-            warn(
-                f"the speech was cut at its cap of {result.duration_s:.1f} s before the model ended it; "
-                "allow more with max_audio_length_ms, or split the text"
-            )
+        warn_of_cap(result)
+        return result
+
+
+def warn_of_cap(speech: Speech) -> None:
+    """Warns where speech was cut at its cap."""
+    if speech.stop_reason == "cap":
+        warn(
+            f"the speech was cut at its cap of {speech.duration_s:.1f} s before the model ended it; "
+            "allow more with max_audio_length_ms, or split the text"
+        )

@@ -72,9 +72,14 @@ def prefill(model: CSM, rows: Rows, state: TransformerState, known: Sequence[Pre
 
     Into an empty state, the rows that a known prefix begins with are copied instead of computed.
     """
-    device = state.lengths.device
     hidden = torch.empty(0)
     for start in range(restore(rows, state, known) if known else 0, len(rows), _PREFILL_ROWS):
-        piece = rows[start : start + _PREFILL_ROWS]
-        hidden = model(piece.tokens[None].to(device), piece.mask[None].to(device), state)[:, -1]
+        hidden = read_rows(model, rows[start : start + _PREFILL_ROWS], state)
     return hidden
+
+
+@torch.inference_mode()
+def read_rows(model: CSM, rows: Rows, state: TransformerState) -> Tensor:
+    """Appends `rows` to a one-row `state` in one pass, in place; returns the last hidden, `[1, D]`."""
+    device = state.lengths.device
+    return model(rows.tokens[None].to(device), rows.mask[None].to(device), state)[:, -1]  # type: ignore[no-any-return]

@@ -1,0 +1,175 @@
+"""The listener's end of a scheduled utterance: chunks for one thread or one task, until it ends or is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Self
+
+from torch import Tensor
+
+from duologue.engine.batch import StopReason
+from duologue.engine.speech import Speech, Utterance, warn_of_cap
+from duologue.errors import OptionError
+
+
+class ScheduledSpeech(Iterator[Tensor], AsyncIterator[Tensor]):
+    """Chunks of audio as they are made: float32 `[num_samples]` on the CPU, whole frames each.
+
+    For `for` and `async for`, and one listener. `result` is None until the speech is over; its times count from
+    `submit`. `cancel` (or leaving a `with` block) throws the rest away and `result` stays None; `interrupt` keeps what
+    was made. What fails in the scheduler's thread is raised here, after the chunks that were made before.
+    """
+
+    def __init__(self, utterance: Utterance, started: float, notify: Callable[[], None]) -> None:
+        """`started` by `time.perf_counter`; `notify` wakes the thread that makes the speech."""
+        self.result: Speech | None = None
+        self.seed = utterance.plan.seed
+        self.num_evicted = utterance.plan.num_evicted
+        self._utterance, self._started, self._notify = utterance, started, notify
+        self._changed = threading.Condition()
+        self._chunks: deque[Tensor] = deque()
+        self._tasks: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._is_over = self._is_cancelled = self._is_interrupted = self._is_concluded = False
+        self._kept: int | None = None
+        self._error: Exception | None = None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Tensor:
+        with self._changed:
+            while not self._chunks and not self._is_over:
+                self._changed.wait()
+            if self._chunks:
+                return self._chunks.popleft()
+        self._conclude()
+        raise StopIteration
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Tensor:
+        while True:
+            with self._changed:
+                if self._chunks:
+                    return self._chunks.popleft()
+                if self._is_over:
+                    break
+                loop = asyncio.get_running_loop()
+                changed = loop.create_future()
+                self._tasks.append((loop, changed))
+            await changed
+        self._conclude()
+        raise StopAsyncIteration
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Stops the speech before its next frame and throws away what was not taken; harmless when it is over."""
+        with self._changed:
+            if self._is_over or self._is_cancelled:
+                return
+            self._is_cancelled = True
+            self._chunks.clear()
+        self._notify()
+
+    close = cancel
+
+    def interrupt(self, num_frames: int | None = None) -> Speech:
+        """Ends the speech where its listener stopped it, as `SpeechStream.interrupt`; waits for the frame under way."""
+        with self._changed:
+            if self._is_cancelled:
+                raise OptionError("the speech was cancelled, and what it made is gone")
+            if not self._is_over:
+                made = len(self._utterance)
+                if num_frames is not None and not 0 <= num_frames <= made:
+                    raise OptionError(f"num_frames {num_frames}; expected 0 to {made}, the frames that were made")
+                self._is_interrupted, self._kept = True, made if num_frames is None else num_frames
+        self._notify()
+        with self._changed:
+            while not self._is_over:
+                self._changed.wait()
+            self._chunks.clear()
+        self._conclude()
+        assert self.result is not None
+        return self.result
+
+    def _conclude(self) -> None:
+        """What the listener is told at the end, once: an error, or that the cap was reached."""
+        if self._error is not None:
+            raise self._error
+        if self.result is not None and not self._is_concluded:
+            self._is_concluded = True
+            warn_of_cap(self.result)
+
+    # --- for the thread that makes the speech ------------------------------------------------------------------------
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the listener wants no more."""
+        return self._is_cancelled or self._is_interrupted
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether nothing is to be kept."""
+        return self._is_cancelled
+
+    def put(self, frame: Tensor, chunk: Tensor) -> None:
+        """A frame `[K]` and its audio."""
+        with self._changed:
+            self._utterance.add(frame, chunk, time.perf_counter() - self._started)
+            if not self._is_cancelled:
+                self._chunks.append(chunk)
+            self._wake()
+
+    def finish(self, reason: StopReason | None, on_result: Callable[[Speech], None] | None = None) -> None:
+        """The end: `reason`, or the listener's wish."""
+        with self._changed:
+            if not self._is_cancelled:
+                if self._is_interrupted:
+                    self._utterance.cut(self._kept)
+                    reason = "interrupted"
+                assert reason is not None
+                speech = self._utterance.finish(reason, time.perf_counter() - self._started)
+                if on_result is not None:
+                    on_result(speech)
+                self.result = speech
+            self._end()
+
+    def fail(self, error: Exception) -> None:
+        """The end: what went wrong."""
+        with self._changed:
+            self._error = error
+            self._end()
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.notify_all()
+        tasks, self._tasks = self._tasks, []
+        for loop, changed in tasks:
+            try:
+                loop.call_soon_threadsafe(_resolve, changed)
+            except RuntimeError:  # the listener's loop is closed
+                continue
+
+
+def _resolve(changed: asyncio.Future[None]) -> None:
+    if not changed.done():
+        changed.set_result(None)

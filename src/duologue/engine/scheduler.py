@@ -1,0 +1,313 @@
+"""One engine for many listeners: requests are queued, join a running batch, and stream out frame by frame.
+
+One thread runs the model. Between two frames it lets requests go and come, and reads a piece of the next prompt, small
+enough that nobody's speech stalls; then all who speak get a frame. What a request hears depends on itself alone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from duologue.engine.batch import FrameBatch, FrameRequest, Speaking
+from duologue.engine.context import CodedSegment
+from duologue.engine.generator import DEFAULT_MAX_AUDIO_LENGTH_MS, Generator, History, VoicePlan
+from duologue.engine.prefix import Prefix, restore
+from duologue.engine.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOPK, SamplingOptions
+from duologue.engine.scheduled import ScheduledSpeech
+from duologue.engine.speech import Speech, SpeechPlan, Utterance
+from duologue.engine.step import read_rows
+from duologue.engine.voices import Voice
+from duologue.errors import BusyError, EngineError
+from duologue.frames import Segment
+
+# While others speak, a piece of a prompt should take about this long: half of a frame.
+_PIECE_S = 0.04
+_FIRST_PIECE_ROWS, _MOST_PIECE_ROWS = 32, 256
+
+
+class _Order:
+    """A request on its way through the scheduler's thread."""
+
+    def __init__(
+        self, plan: SpeechPlan, speech: ScheduledSpeech, on_result: Callable[[Speech, Prefix | None], None] | None
+    ) -> None:
+        self.plan, self.speech, self.on_result = plan, speech, on_result
+        self.speaking: Speaking | None = None
+
+
+class _Reading:
+    """The prompt of the request that joins next, read piece by piece."""
+
+    def __init__(self, generator: Generator, plan: SpeechPlan) -> None:
+        self._model = generator.model
+        self.request: FrameRequest = generator.with_voices(plan)
+        rows = self.request.rows
+        with torch.inference_mode():
+            self._state = self._model.init_state(1, len(rows))
+            self._num_read = restore(rows, self._state, self.request.known)
+
+    @property
+    def num_left(self) -> int:
+        """Rows to read, the last one, which is read on joining, left out."""
+        return len(self.request.rows) - 1 - self._num_read
+
+    def read(self, num_rows: int) -> None:
+        """Reads the next rows."""
+        count = min(num_rows, self.num_left)
+        read_rows(self._model, self.request.rows[self._num_read : self._num_read + count], self._state)
+        self._num_read += count
+
+    def ready(self) -> FrameRequest:
+        """The request, with what has been read of it known."""
+        prefix = Prefix(self.request.rows[: self._num_read], self._state)
+        return replace(self.request, known=[prefix, *self.request.known])
+
+
+class Scheduler:
+    """Speaks for many at once on one generator, whose model and codec then belong to the scheduler's thread.
+
+    At most `max_streams` requests speak at a time and `max_waiting` wait, first come, first served; another one raises
+    `BusyError`. Recordings in a context are encoded in the caller's thread. Close it, or use it in a `with` block.
+    """
+
+    def __init__(self, generator: Generator, *, max_streams: int = 8, max_waiting: int = 64) -> None:
+        """Starts the thread. The caches have room for `max_streams` guided requests of the model's longest."""
+        self.generator = generator
+        self.max_streams, self.max_waiting = max_streams, max_waiting
+        self._batch = FrameBatch(generator.model, 2 * max_streams)
+        self._decoder = generator.codec.init_decoder_state(max_streams)
+        transformer = self._decoder.transformer
+        transformer.extent = transformer.capacity  # a bound for all rows, whoever comes and goes
+        self._device = next(generator.codec.parameters()).device
+        self._orders: list[_Order] = []  # those who speak; the n-th has the n-th row of the codec's state
+        self._joining: _Order | None = None  # the one whose prompt is being read
+        self._reading: _Reading | None = None
+        self._piece_rows = _FIRST_PIECE_ROWS
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
+        self._waiting: deque[_Order] = deque()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="duologue-scheduler", daemon=True)
+        self._thread.start()
+
+    @property
+    def num_speaking(self) -> int:
+        """Requests that are being spoken or read."""
+        return len(self._orders) + (self._joining is not None)
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._waiting)
+
+    def submit(
+        self,
+        text: str,
+        speaker: int = 0,
+        context: Sequence[Segment | CodedSegment | Mapping[str, object]] = (),
+        max_audio_length_ms: float = DEFAULT_MAX_AUDIO_LENGTH_MS,
+        temperature: float = DEFAULT_TEMPERATURE,
+        topk: int = DEFAULT_TOPK,
+        seed: int | None = None,
+        *,
+        voice: str | Voice | None = None,
+        normalize: bool | None = None,
+        guidance: float | None = None,
+    ) -> ScheduledSpeech:
+        """Queues what `Generator.stream` speaks, with its arguments, errors and warnings, and returns at once.
+
+        Raises `BusyError` where the queue is full and after `close`.
+        """
+        started = time.perf_counter()
+        plan = self.generator.voice_plan(speaker, voice)
+        options = SamplingOptions(temperature, topk, seed, guidance)
+        segments = self.generator.coded(context)
+        return self.stream_planned(
+            text, speaker, segments, plan, options, max_audio_length_ms, normalize=normalize, started=started
+        )
+
+    def stream_planned(
+        self,
+        text: str,
+        speaker: int,
+        context: Sequence[CodedSegment],
+        plan: VoicePlan,
+        sampling: SamplingOptions,
+        max_audio_length_ms: float = DEFAULT_MAX_AUDIO_LENGTH_MS,
+        *,
+        normalize: bool | None = None,
+        started: float | None = None,
+        history: History | None = None,
+        on_result: Callable[[Speech, Prefix | None], None] | None = None,
+    ) -> ScheduledSpeech:
+        """`Generator.stream_planned` through the queue; `on_result` is called in the scheduler's thread."""
+        started = time.perf_counter() if started is None else started
+        made = self.generator.plan_speech(
+            text, speaker, context, plan, sampling, max_audio_length_ms, normalize=normalize, history=history
+        )
+        utterance = Utterance(made, self.generator.codec, self.generator.model.num_codebooks)
+        speech = ScheduledSpeech(utterance, started, self._notify)
+        with self._lock:
+            if self._closing:
+                raise BusyError("the engine is closed")
+            if len(self._waiting) >= self.max_waiting:
+                raise BusyError(
+                    f"{self.num_speaking} requests are being spoken and {len(self._waiting)} wait, as many as may: "
+                    "try again later"
+                )
+            self._waiting.append(_Order(made, speech, on_result))
+            self._wake.notify()
+        return speech
+
+    def close(self, timeout_s: float | None = None) -> None:
+        """Refuses new requests, finishes those that are queued within `timeout_s` (None: all), cancels the rest."""
+        with self._lock:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            with self._lock:
+                left = self._left()
+            for order in left:
+                order.speech.cancel()
+            self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
+        self.close(None if kind is None else 0.0)
+
+    def _left(self) -> list[_Order]:
+        return [*self._waiting, *self._orders, *([self._joining] if self._joining else [])]
+
+    def _notify(self) -> None:
+        with self._lock:
+            self._wake.notify()
+
+    # --- what follows runs in the scheduler's thread -----------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while self._has_work():
+                self._release()
+                self._read_ahead()
+                self._speak()
+        except BaseException as error:
+            with self._lock:
+                self._closing = True
+                left = self._left()
+            for order in left:
+                order.speech.fail(EngineError(f"the engine stopped ({type(error).__name__}: {error})"))
+            raise
+
+    def _has_work(self) -> bool:
+        """Waits for a request; False once the scheduler is closing and nobody is left."""
+        with self._lock:
+            while not (self._waiting or self._orders or self._joining):
+                if self._closing:
+                    return False
+                self._wake.wait()
+        return True
+
+    def _release(self) -> None:
+        """Lets those go who were cancelled or interrupted, wherever they are."""
+        with self._lock:
+            gone = [order for order in self._waiting if order.speech.is_stopped]
+            for order in gone:
+                self._waiting.remove(order)
+        if self._joining is not None and self._joining.speech.is_stopped:
+            gone.append(self._joining)
+            self._joining = self._reading = None
+        for order in gone:
+            self._finish(order)
+        for order in [order for order in self._orders if order.speech.is_stopped]:
+            self._leave(order)
+
+    def _read_ahead(self) -> None:
+        """Reads a piece of the next prompt, and lets its request join when all is read."""
+        if self._joining is None and len(self._orders) < self.max_streams:
+            with self._lock:
+                self._joining = self._waiting.popleft() if self._waiting else None
+        order = self._joining
+        if order is None:
+            return
+        try:
+            if self._reading is None:
+                self._reading = _Reading(self.generator, order.plan)
+            if self._reading.num_left:
+                self._read_piece(self._reading)
+            if self._reading.num_left:
+                return
+            order.speaking = self._batch.join(self._reading.ready())
+        except Exception as error:
+            # Whatever it is, memory that is short above all: the newest request fails, the others go on.
+            order.speech.fail(error)
+        else:
+            self._decoder.reset(torch.tensor([len(self._orders)], device=self._device))
+            self._orders.append(order)
+        self._joining = self._reading = None
+
+    def _read_piece(self, reading: _Reading) -> None:
+        """As many rows as take about `_PIECE_S`, by the time that the last piece took; more while nobody speaks."""
+        num_rows = min(reading.num_left, self._piece_rows if self._orders else _MOST_PIECE_ROWS)
+        started = time.perf_counter()
+        reading.read(num_rows)
+        seconds = max(time.perf_counter() - started, 1e-6)
+        self._piece_rows = max(1, min(_MOST_PIECE_ROWS, 2 * self._piece_rows, int(num_rows * _PIECE_S / seconds)))
+
+    def _speak(self) -> None:
+        """A frame for all who speak."""
+        while self._orders:
+            try:
+                items = dict(self._batch.step())
+                self._decode(items)
+                break
+            except Exception as error:
+                newest = self._orders[-1]
+                self._leave(newest, error)
+        for order in [order for order in self._orders if order.speaking and order.speaking.stop_reason is not None]:
+            self._leave(order)
+
+    def _decode(self, items: Mapping[Speaking, Tensor | None]) -> None:
+        frames = [items[order.speaking] for order in self._orders if order.speaking is not None]
+        silent = torch.zeros(self.generator.model.num_codebooks, dtype=torch.int64)
+        codes = torch.stack([silent if frame is None else frame for frame in frames])[..., None]  # [B, K, 1]
+        state = self._decoder.rows(0, len(frames))
+        chunks = self.generator.codec.decode(codes.to(self._device), state)[:, 0].to("cpu", torch.float32)
+        for order, frame, chunk in zip(self._orders, frames, chunks, strict=True):
+            if frame is not None:
+                order.speech.put(frame, chunk.clone())
+
+    def _leave(self, order: _Order, error: Exception | None = None) -> None:
+        """Takes one who speaks out of the batch; the last row of the codec's state moves into its place."""
+        assert order.speaking is not None
+        row, last = self._orders.index(order), len(self._orders) - 1
+        prefix = None
+        if error is None and order.on_result is not None and not order.speech.is_cancelled:
+            prefix = self._batch.prefix(order.speaking)
+        self._batch.leave(order.speaking)
+        self._decoder.rows(row, row + 1).copy_from(self._decoder.rows(last, last + 1))
+        self._orders[row] = self._orders[last]
+        del self._orders[last]
+        if error is not None:
+            order.speech.fail(error)
+        else:
+            self._finish(order, prefix)
+
+    def _finish(self, order: _Order, prefix: Prefix | None = None) -> None:
+        reason = order.speaking.stop_reason if order.speaking is not None else None
+        tell = order.on_result
+        try:
+            order.speech.finish(reason, None if tell is None else lambda speech: tell(speech, prefix))
+        except Exception as error:  # the caller's own
+            order.speech.fail(error)
