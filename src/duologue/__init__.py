@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     from duologue.engine.conversation import Conversation
     from duologue.engine.generator import Generator
     from duologue.engine.load import load, load_codec
+    from duologue.engine.scheduled import ScheduledSpeech
+    from duologue.engine.scheduler import Scheduler
     from duologue.engine.speech import Speech, SpeechStream
     from duologue.engine.voices import Voice, VoiceLibrary
     from duologue.errors import (
         AudioError,
+        BusyError,
         CheckpointError,
         CodeError,
         ConfigError,
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
         DataError,
         DuologueError,
         DuologueWarning,
+        EngineError,
         EvaluationError,
         HubError,
         OptionError,
@@ -37,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AudioError",
+    "BusyError",
     "CheckpointError",
     "CodeError",
     "ConfigError",
@@ -45,10 +50,13 @@ __all__ = [
     "DataError",
     "DuologueError",
     "DuologueWarning",
+    "EngineError",
     "EvaluationError",
     "Generator",
     "HubError",
     "OptionError",
+    "ScheduledSpeech",
+    "Scheduler",
     "ScriptError",
     "Segment",
     "Speech",
@@ -66,6 +74,8 @@ __all__ = [
 _HOMES = {
     "Conversation": "duologue.engine.conversation",
     "Generator": "duologue.engine.generator",
+    "ScheduledSpeech": "duologue.engine.scheduled",
+    "Scheduler": "duologue.engine.scheduler",
     "Segment": "duologue.frames",
     "Speech": "duologue.engine.speech",
     "SpeechStream": "duologue.engine.speech",
