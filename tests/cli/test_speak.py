@@ -110,7 +110,7 @@ def test_other_formats_and_an_existing_file(run: Run, tiny: Path) -> None:
 
 
 def test_silence_is_a_result(run: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("duologue.engine.step.is_end", lambda frames: torch.ones(len(frames), dtype=torch.bool))
+    monkeypatch.setattr("duologue.engine.batch.is_end", lambda frames: torch.ones(len(frames), dtype=torch.bool))
     result = run("speak", "Hello", "-m", tiny)
     assert result.exit_code == 0 and "the model said nothing" in result.stderr
     assert "stopped at the cap" not in result.stderr

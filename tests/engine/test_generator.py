@@ -160,10 +160,10 @@ class TestStreams:
     def test_closing_early_frees_everything(self, generator):
         stream = generator.stream("Hello!", **SHORT)
         next(stream)
-        state = weakref.ref(stream._frames._state.layers[0])
+        state = weakref.ref(stream._batch._state.layers[0])
         stream.close()
         gc.collect()
-        assert state() is None and stream._state is None and stream._frames is None
+        assert state() is None and stream._state is None and stream._batch is None
         assert stream.result is None and list(stream) == []
         stream.close()
 
@@ -175,7 +175,7 @@ class TestStreams:
     def test_an_exhausted_stream_frees_everything_and_stays_exhausted(self, generator):
         stream = generator.stream("Hello!", **SHORT)
         list(stream)
-        assert stream._frames is None and stream._state is None and stream.result is not None
+        assert stream._batch is None and stream._state is None and stream.result is not None
         assert next(stream, None) is None
 
     def test_a_failing_step_closes_the_stream(self, generator, monkeypatch):
