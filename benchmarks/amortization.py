@@ -32,7 +32,7 @@ import duologue
 from duologue.checkpoints import load_checkpoint
 from duologue.config import CSM_PRESETS, CSMConfig
 from duologue.data.conversations import SequenceSampler
-from duologue.data.shards import TurnStore
+from duologue.data.shards import TurnStore, first_codebooks
 from duologue.engine.load import bundled_model, find_device
 from duologue.engine.machine import processor_name
 from duologue.engine.voices import codec_fingerprint
@@ -153,12 +153,13 @@ def train_share(share: float, data: Path, folder: Path, steps: int, rows: int, t
     torch.set_num_threads(threads)
     base = load_checkpoint(bundled_model())
     store = TurnStore(data, fingerprint=codec_fingerprint(base.codec))
+    conversations = first_codebooks(store.conversations, base.model.num_codebooks)
 
     def encode(text: str, speaker: int) -> list[int]:
         return base.tokenizer.encode(text, speaker)
 
     def sampler(held_out: bool) -> SequenceSampler:
-        chosen = [c for i, c in enumerate(store.conversations) if (i % _HELD_OUT_EVERY == 0) == held_out]
+        chosen = [c for i, c in enumerate(conversations) if (i % _HELD_OUT_EVERY == 0) == held_out]
         return SequenceSampler(chosen, encode, batch_rows=rows, lengths=_LENGTHS, seed=0)
 
     draw, draw_held_out = sampler(False), sampler(True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from duologue.codec.mimi import Mimi
 from duologue.data.conversations import SequenceSampler
 from duologue.data.prefetch import Prefetched
 from duologue.data.prompts import write_voices
-from duologue.data.shards import CodedTurn, TurnStore
+from duologue.data.shards import CodedTurn, TurnStore, first_codebooks
 from duologue.engine.voices import codec_fingerprint
 from duologue.errors import TrainingError
 from duologue.frames import RowBatch
@@ -77,11 +77,6 @@ def split_by_words(
     for index, alike in enumerate(by_words.values()):
         (learned if index % VALIDATION_EVERY else held_out).extend(alike)
     return learned, held_out
-
-
-def first_codebooks(conversations: Sequence[Sequence[CodedTurn]], num_codebooks: int) -> list[list[CodedTurn]]:
-    """The turns with the first codes of each frame only; a codec decodes those alone, less finely."""
-    return [[replace(turn, codes=turn.codes[:num_codebooks]) for turn in turns] for turns in conversations]
 
 
 def make_csm(

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from duologue.data.shards import CodedTurn, TurnStore, shard_name, write_index, write_shard
+from duologue.data.shards import CodedTurn, TurnStore, first_codebooks, shard_name, write_index, write_shard
 from duologue.errors import DataError
 
 K = 3
@@ -46,6 +46,15 @@ def test_the_same_turns_make_the_same_bytes(tmp_path: Path) -> None:
         TurnStore.write(tmp_path / name, CONVERSATIONS, fingerprint="abc")
     for path in sorted((tmp_path / "x").iterdir()):
         assert path.read_bytes() == (tmp_path / "y" / path.name).read_bytes()
+
+
+def test_the_first_codebooks_of_every_turn() -> None:
+    conversations = [[turn("a", 0, 5), turn("b", 1, 3)], [turn("a", 0, 2)]]
+    first = first_codebooks(conversations, 2)
+    assert [[one.codes.shape for one in turns] for turns in first] == [[(2, 5), (2, 3)], [(2, 2)]]
+    for turns, given in zip(first, conversations, strict=True):
+        for one, whole in zip(turns, given, strict=True):
+            assert np.array_equal(one.codes, whole.codes[:2]) and one.text == whole.text
 
 
 def test_refusals(tmp_path: Path) -> None:

@@ -95,11 +95,12 @@ def test_a_trained_model_learns_the_codes_of_another_codec(
     monkeypatch.setattr(pipeline, "VALIDATION_ROWS", 400)
     work, folder = trained
     earlier = duologue.load(folder)
-    other = Mimi(dataclasses.replace(earlier.codec.config, num_codebooks=2, codebook_size=8))
+    other = Mimi(dataclasses.replace(earlier.codec.config, num_codebooks=3, codebook_size=8))
     save_checkpoint(tmp_path / "codec", "native", codec=other)
     further = Work(work.corpora, tmp_path, threads=1)
     turns = pipeline.encode_corpus(further, str(tmp_path / "codec"), lambda line: None)
-    config = configs.csm_transfer(earlier.model.config, other.config, minutes=1)
+    assert turns.num_codebooks == 3
+    config = configs.csm_transfer(earlier.model.config, other.config, minutes=1, num_codebooks=2)
     initial = without_codes(earlier.model.state_dict())
     config = dataclasses.replace(config, loop=toy_loop(4))
     model = pipeline.make_csm(further, config, turns, other, initial, SMALL)

@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ from duologue.audio import write_audio
 from duologue.checkpoints import Checkpoint, save_checkpoint
 from duologue.data.conversations import SequenceSampler
 from duologue.data.prompts import Named, write_order, write_voices
-from duologue.data.shards import CodedTurn, TurnStore
+from duologue.data.shards import CodedTurn, TurnStore, first_codebooks
 from duologue.engine.context import CodedSegment
 from duologue.engine.generator import Generator
 from duologue.engine.voices import VoiceLibrary, codec_fingerprint
@@ -52,11 +52,8 @@ def read_conversations(folders: Sequence[Path], base: Checkpoint) -> list[list[C
     Raises `DataError` for a folder that was not prepared with the model's codec.
     """
     fingerprint, count = codec_fingerprint(base.codec), base.model.num_codebooks
-    return [
-        [replace(turn, codes=turn.codes[:count]) for turn in conversation]
-        for folder in folders
-        for conversation in TurnStore(folder, fingerprint=fingerprint).conversations
-    ]
+    stores = [TurnStore(folder, fingerprint=fingerprint) for folder in folders]
+    return first_codebooks([turns for store in stores for turns in store.conversations], count)
 
 
 def tune(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +31,11 @@ class CodedTurn:
     speaker: int
     text: str
     codes: npt.NDArray[np.int16]
+
+
+def first_codebooks(conversations: Sequence[Sequence[CodedTurn]], num_codebooks: int) -> list[list[CodedTurn]]:
+    """The turns with the first codes of each frame only: a model may speak fewer than its codec has."""
+    return [[replace(turn, codes=turn.codes[:num_codebooks]) for turn in turns] for turns in conversations]
 
 
 CodedConversation = tuple[str, Sequence[CodedTurn]]
