@@ -70,6 +70,20 @@ def script_frames(monkeypatch) -> Callable[[Iterable[list[int]]], None]:
 
 
 @pytest.fixture
+def counts(model, monkeypatch) -> list[int]:
+    """The rows of every pass through the backbone from here on."""
+    seen: list[int] = []
+    forward = model.forward
+
+    def counting(tokens, *arguments):
+        seen.append(tokens.shape[1])
+        return forward(tokens, *arguments)
+
+    monkeypatch.setattr(model, "forward", counting)
+    return seen
+
+
+@pytest.fixture
 def prompts(monkeypatch) -> list[torch.Tensor]:
     """The rows `[T, K+1]` of every prompt that reaches the model from here on."""
     from duologue.engine import batch

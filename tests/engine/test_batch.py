@@ -135,15 +135,7 @@ def test_known_prefixes_change_no_frame(model, guidance):
     assert spoken(model, rows, options, [8, 12], [Prefix(rows[0][:25], state)]) == expected
 
 
-def test_a_guided_prompt_is_read_once_but_for_its_masked_text(model, monkeypatch):
-    counts: list[int] = []
-    forward = model.forward
-
-    def counting(tokens, *arguments):
-        counts.append(tokens.shape[1])
-        return forward(tokens, *arguments)
-
-    monkeypatch.setattr(model, "forward", counting)
+def test_a_guided_prompt_is_read_once_but_for_its_masked_text(model, counts):
     FrameBatch(model, 2).join(FrameRequest(prompt(model, 9, 30, seed=0), SamplingOptions(seed=0, guidance=2.0), 4))
     assert counts == [40, 9]
 

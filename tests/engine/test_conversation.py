@@ -132,19 +132,6 @@ def test_unknown_voices_are_refused(voiced):
 class TestNothingIsReadTwice:
     """The model reads a turn once; forks, interruptions and cuts go on from what was read."""
 
-    @pytest.fixture
-    def counts(self, voiced, monkeypatch) -> list[int]:
-        """The rows of every pass through the backbone."""
-        seen: list[int] = []
-        forward = voiced.model.forward
-
-        def counting(tokens, *arguments):
-            seen.append(tokens.shape[1])
-            return forward(tokens, *arguments)
-
-        monkeypatch.setattr(voiced.model, "forward", counting)
-        return seen
-
     @staticmethod
     def text_rows(generator, text: str, speaker: int) -> int:
         return len(generator.tokenizer.encode(text, speaker))

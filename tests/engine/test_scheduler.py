@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from duologue.engine.conversation import Conversation
+from duologue.engine.sampling import SamplingOptions
 from duologue.engine.scheduler import Scheduler
 from duologue.errors import BusyError, DuologueWarning, EngineError, OptionError, TextError, VoiceError
 
@@ -67,27 +68,19 @@ def test_async_listeners(voiced, scheduler):
         torch.testing.assert_close(audio, voiced.generate(TEXTS[index], 0, **options(index)), atol=1e-4, rtol=1e-4)
 
 
-def test_a_prompt_is_read_between_the_frames_of_others(voiced, scheduler, monkeypatch):
+def test_a_prompt_is_read_between_the_frames_of_others(scheduler, counts, monkeypatch):
     """A long prompt is read in pieces, and those who speak go on meanwhile."""
-    passes: list[int] = []
-    forward = voiced.model.forward
-
-    def counting(tokens, *arguments):
-        passes.append(tokens.shape[1])
-        return forward(tokens, *arguments)
-
-    monkeypatch.setattr(voiced.model, "forward", counting)
     monkeypatch.setattr("duologue.engine.scheduler._MOST_PIECE_ROWS", 16)
     monkeypatch.setattr("duologue.engine.scheduler._FIRST_PIECE_ROWS", 16)
     first = scheduler.submit("a tale", 0, max_audio_length_ms=8000, seed=1, voice="none")
     next(first)
-    passes.clear()
+    counts.clear()
     second = scheduler.submit("b " * 100, 0, max_audio_length_ms=240, seed=2, voice="none")
     list(second)
     first.cancel()
-    pieces = [index for index, size in enumerate(passes) if size > 1]
-    assert len(pieces) >= 200 // 16 and max(passes) <= 16
-    assert all(1 in passes[before:after] for before, after in itertools.pairwise(pieces))
+    pieces = [index for index, size in enumerate(counts) if size > 1]
+    assert len(pieces) >= 200 // 16 and max(counts) <= 16
+    assert all(1 in counts[before:after] for before, after in itertools.pairwise(pieces))
 
 
 class TestStopping:
@@ -195,6 +188,44 @@ class TestFailures:
             assert result is not None and torch.equal(result.codes, alone.codes)
             torch.testing.assert_close(result.audio, alone.audio, atol=1e-4, rtol=1e-4)
 
+    def test_the_newest_is_the_last_to_join_whoever_left_before(self, voiced, scheduler, hold, monkeypatch):
+        first = scheduler.submit("a", 0, max_audio_length_ms=80, seed=0)
+        streams = [scheduler.submit("hello", 0, max_audio_length_ms=8000, seed=index) for index in (1, 2)]
+        hold.set()
+        assert len(list(first)) == 1  # gone: the last row moves into its place
+        assert len(next(streams[1]))
+        forward = voiced.model.forward
+
+        def short(tokens, *arguments):
+            if tokens.shape[0] > 1:
+                raise torch.OutOfMemoryError("out of memory")
+            return forward(tokens, *arguments)
+
+        monkeypatch.setattr(voiced.model, "forward", short)
+        with pytest.raises(torch.OutOfMemoryError):
+            list(streams[1])
+        assert len(next(streams[0]))
+        streams[0].cancel()
+
+    def test_no_frame_is_lost_when_decoding_fails_for_somebody(self, voiced, scheduler, hold, monkeypatch):
+        streams = [scheduler.submit("hello", 0, max_audio_length_ms=800, seed=index) for index in range(2)]
+        decode = voiced.codec.decode
+
+        def failing(codes, *arguments):
+            if len(codes) > 1:
+                raise torch.OutOfMemoryError("out of memory")
+            return decode(codes, *arguments)
+
+        monkeypatch.setattr(voiced.codec, "decode", failing)
+        hold.set()
+        with pytest.raises(torch.OutOfMemoryError):
+            list(streams[1])
+        list(streams[0])
+        alone = voiced.speak("hello", 0, max_audio_length_ms=800, seed=0)
+        result = streams[0].result
+        assert result is not None and torch.equal(result.codes, alone.codes)
+        torch.testing.assert_close(result.audio, alone.audio, atol=1e-4, rtol=1e-4)
+
     def test_one_whose_prompt_fails_fails_alone(self, voiced, scheduler, monkeypatch):
         forward, bad = voiced.model.forward, len(voiced.tokenizer.encode("a longer text", 0))
 
@@ -210,13 +241,10 @@ class TestFailures:
         assert len(list(other)) == 10
 
     def test_a_callers_own_error_is_theirs(self, voiced, scheduler):
-        plan, sampling = voiced.voice_plan(0, None), voiced.speak("a", 0, max_audio_length_ms=240, seed=1)
-        del sampling
+        plan = voiced.voice_plan(0, None)
 
         def fail(*_: object) -> None:
             raise ValueError("mine")
-
-        from duologue.engine.sampling import SamplingOptions
 
         stream = scheduler.stream_planned("a", 0, [], plan, SamplingOptions(seed=1), 240, on_result=fail)
         with pytest.raises(ValueError, match="mine"):
@@ -230,6 +258,7 @@ class TestFailures:
         stream = scheduler.submit("a", 0, seed=1)
         with pytest.raises(EngineError, match="broken"):
             list(stream)
+        scheduler.close()  # the thread is gone, and what it says of itself belongs to this test
         with pytest.raises(BusyError):
             scheduler.submit("a", 0)
 

@@ -1,6 +1,5 @@
 """The prompt read by the backbone, in pieces or from a known beginning, and the step of one frame."""
 
-import pytest
 import torch
 
 from duologue.engine import step as step_module
@@ -8,20 +7,6 @@ from duologue.engine.prefix import Prefix
 from duologue.engine.sampling import BatchSampling, SamplingOptions, draw_gumbel
 from duologue.engine.step import FrameStep, prefill
 from tests.engine.builders import prompt
-
-
-@pytest.fixture
-def counts(model, monkeypatch) -> list[int]:
-    """The rows of every pass through the backbone."""
-    seen: list[int] = []
-    forward = model.forward
-
-    def counting(tokens, *arguments):
-        seen.append(tokens.shape[1])
-        return forward(tokens, *arguments)
-
-    monkeypatch.setattr(model, "forward", counting)
-    return seen
 
 
 def test_prefill_in_pieces_equals_one_pass(model, monkeypatch):

@@ -80,25 +80,24 @@ class FrameBatch:
     @staticmethod
     def alone(model: CSM, request: FrameRequest) -> tuple[FrameBatch, Speaking]:
         """A batch that has room for one request, and the request in it."""
-        num_rows = 2 if _is_guided(model, request) else 1
-        batch = FrameBatch(model, num_rows, len(request.rows) + request.max_frames)
+        batch = FrameBatch(model, _num_rows(model, request), len(request.rows) + request.max_frames)
         return batch, batch.join(request)
 
     @property
     def speaking(self) -> tuple[Speaking, ...]:
-        """The requests in the batch, those that are over among them."""
+        """The requests in the batch in the order of joining, those that are over among them."""
         return tuple(self._speaking)
 
     def has_room(self, request: FrameRequest) -> bool:
         """Whether a request may join."""
-        return self._num_used + (2 if _is_guided(self._model, request) else 1) <= self._num_rows
+        return self._num_used + _num_rows(self._model, request) <= self._num_rows
 
     @torch.inference_mode()
     def join(self, request: FrameRequest) -> Speaking:
         """Reads a prompt; the next step gives the request's first frame."""
         assert self.has_room(request), "the batch is full"
         assert len(request.rows) + request.max_frames <= self._state.capacity, "the request is longer than the caches"
-        rows = [self._num_used, self._num_used + 1][: 2 if _is_guided(self._model, request) else 1]
+        rows = list(range(self._num_used, self._num_used + _num_rows(self._model, request)))
         views = [self._state.rows(row, row + 1) for row in rows]
         for view in views:
             view.lengths.zero_()
@@ -216,6 +215,6 @@ class FrameBatch:
             speaking.num_read = len(speaking.frames)
 
 
-def _is_guided(model: CSM, request: FrameRequest) -> bool:
+def _num_rows(model: CSM, request: FrameRequest) -> int:
     strength = request.sampling.guidance
-    return (model.config.guidance if strength is None else strength) != 1
+    return 1 if (model.config.guidance if strength is None else strength) == 1 else 2

@@ -95,10 +95,8 @@ class ScheduledSpeech(Iterator[Tensor], AsyncIterator[Tensor]):
             if self._is_cancelled:
                 raise OptionError("the speech was cancelled, and what it made is gone")
             if not self._is_over:
-                made = len(self._utterance)
-                if num_frames is not None and not 0 <= num_frames <= made:
-                    raise OptionError(f"num_frames {num_frames}; expected 0 to {made}, the frames that were made")
-                self._is_interrupted, self._kept = True, made if num_frames is None else num_frames
+                self._kept = self._utterance.num_kept(num_frames)
+                self._is_interrupted = True
         self._notify()
         with self._changed:
             while not self._is_over:

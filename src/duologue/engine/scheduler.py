@@ -266,15 +266,17 @@ class Scheduler:
         self._piece_rows = max(1, min(_MOST_PIECE_ROWS, 2 * self._piece_rows, int(num_rows * _PIECE_S / seconds)))
 
     def _speak(self) -> None:
-        """A frame for all who speak."""
+        """A frame for all who speak; where that fails, for all but the newest, and so on."""
+        items: dict[Speaking, Tensor | None] | None = None
         while self._orders:
             try:
-                items = dict(self._batch.step())
+                if items is None:
+                    items = dict(self._batch.step())
                 self._decode(items)
                 break
             except Exception as error:
-                newest = self._orders[-1]
-                self._leave(newest, error)
+                newest = self._batch.speaking[-1]  # in the order of joining, unlike the rows
+                self._leave(next(order for order in self._orders if order.speaking is newest), error)
         for order in [order for order in self._orders if order.speaking and order.speaking.stop_reason is not None]:
             self._leave(order)
 

@@ -80,11 +80,16 @@ class Utterance:
 
     def cut(self, num_frames: int | None) -> None:
         """Keeps the first `num_frames` frames, or all; raises `OptionError` for more than there are."""
+        kept = self.num_kept(num_frames)
+        del self._codes[kept:], self._chunks[kept:]
+
+    def num_kept(self, num_frames: int | None) -> int:
+        """How many frames `cut` keeps of those that are there now; raises as it does."""
         if num_frames is None:
-            return
+            return len(self)
         if not 0 <= num_frames <= len(self):
             raise OptionError(f"num_frames {num_frames}; expected 0 to {len(self)}, the frames that were made")
-        del self._codes[num_frames:], self._chunks[num_frames:]
+        return num_frames
 
     def finish(self, reason: StopReason, total_s: float) -> Speech:
         """The result."""
