@@ -93,12 +93,13 @@ def csm_training(model: CSMConfig, *, minutes: float, num_steps: int = 40_000) -
 
 
 def csm_continuation(model: CSMConfig, *, minutes: float) -> CSMTrainConfig:
-    """For a model that reads already: no alignment term, the depth decoder weighed more."""
+    """For a model that reads already: no alignment term, no dropout, the depth decoder weighed more."""
     start = csm_training(model, minutes=minutes)
     return replace(
         start,
         model=replace(model, guidance=GUIDANCE),
         loop=replace(start.loop, learning_rate=1.5e-3, muon_learning_rate=3e-3),
+        dropout=0.0,
         depth_weight=0.65,
         alignment_weight=0.0,
     )

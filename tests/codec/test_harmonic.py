@@ -2,10 +2,14 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
+import duologue
+from duologue.audio import read_audio, resample
+from duologue.checkpoints import load_codec, save_checkpoint
 from duologue.codec.harmonic import Controls, HarmonicDecoder
 from duologue.codec.mimi import Mimi
 from duologue.config import MIMI_PRESETS, HarmonicConfig, MimiConfig
@@ -131,3 +135,38 @@ def test_gradients_reach_the_envelopes_and_not_the_pitch(decoder: HarmonicDecode
 def test_steps_divide_the_hop() -> None:
     with pytest.raises(ConfigError, match="do not divide"):
         dataclasses.replace(tiny(), harmonic=HarmonicConfig(ratios=(7,)))
+
+
+def test_the_bundled_codec_streams_what_it_decodes_at_once() -> None:
+    codec = duologue.load_codec("parlor", device="cpu")
+    codes = torch.randint(0, codec.config.codebook_size, (8, 12, 250), generator=torch.Generator().manual_seed(4))
+    state = codec.init_decoder_state(8)
+    streamed = torch.cat([codec.decode(piece, state) for piece in codes.split(5, dim=-1)], dim=-1)
+    torch.testing.assert_close(streamed, codec.decode(codes), atol=1e-5, rtol=0)
+
+
+def test_a_recording_on_the_border_of_two_pitches_streams_as_it_decodes(corpus: Path) -> None:
+    codec = duologue.load_codec("parlor", device="cpu")
+    pcm = resample(*read_audio(corpus / "heldout" / "90-00002.opus"), codec.sample_rate)
+    codes = codec.encode(pcm[None, None])
+    state = codec.init_decoder_state()
+    streamed = torch.cat([codec.decode(piece, state) for piece in codes.split(1, dim=-1)], dim=-1)
+    torch.testing.assert_close(streamed, codec.decode(codes), atol=1e-5, rtol=0)
+
+
+def test_a_steadied_decoder_is_stored_and_trained_in_float32(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    codec = Mimi(tiny()).eval()
+    before = {name: tensor.clone() for name, tensor in codec.state_dict().items()}
+    assert codec.steadied() is codec and codec.decoder.output_conv.conv.weight.dtype == torch.float64
+    assert codec.decode(torch.zeros(1, codec.num_codebooks, 3, dtype=torch.int64)).dtype == torch.float32
+    stored = load_codec(save_checkpoint(tmp_path / "codec", "native", codec=codec)).state_dict()
+    for name, tensor in before.items():
+        torch.testing.assert_close(stored[name], tensor, atol=0, rtol=0)
+    for name, tensor in codec.float().state_dict().items():
+        torch.testing.assert_close(tensor, before[name], atol=0, rtol=0)
+
+
+def test_a_decoder_without_harmonics_stays_as_it_is() -> None:
+    codec = Mimi(MIMI_PRESETS["tiny"]).steadied()
+    assert {parameter.dtype for parameter in codec.parameters()} == {torch.float32}

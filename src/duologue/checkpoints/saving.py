@@ -52,7 +52,7 @@ def save_checkpoint(
     """Writes a checkpoint folder in one of `LAYOUTS` and returns it. It appears whole or not at all.
 
     Tensors keep their dtype unless `dtype` (the speech model's) or `codec_dtype` says otherwise; the codebooks' sums
-    keep it even then, and are float32 in all layouts but the native one. `torch.int8`, for the speech model in the
+    keep it even then, and are float32 in all layouts but the native one; nothing is stored in float64. `torch.int8`, for the speech model in the
     native layout, packs its matrices with a scale a row (see `packing`). `max_shard_bytes` bounds the files of
     transformers' layouts; the others have one per network.
     `tokenizer_path` is copied as `tokenizer.json`, and `voices_folder` as `voices/` (native only). Warns where the
@@ -220,8 +220,8 @@ def _tensors_codec(layout: str, codec: Mimi, dtype: torch.dtype | None) -> Itera
     for name, tensor in state.items():
         if name.endswith(_KEPT_FLOAT32):
             state[name] = tensor if layout == "native" else tensor.float()
-        elif dtype is not None:
-            state[name] = tensor.to(dtype)
+        elif dtype is not None or tensor.dtype == torch.float64:
+            state[name] = tensor.to(dtype or torch.float32)
     yield from write(codec_links(layout, codec), state)
 
 

@@ -127,21 +127,24 @@ class HarmonicDecoder(nn.Module):
         x = self.input_conv(x, state and state.input_conv)
         for index, stage in enumerate(self.stages):
             x = stage(x, state and state.stages[index])
-        x = self.output_conv(F.elu(x), state and state.output_conv).transpose(1, 2).float()
+        x = self.output_conv(F.elu(x), state and state.output_conv).transpose(1, 2)
         bands = self.config.num_bands
         pitch, harmonic, noise = x.split([self.config.num_pitches, bands, bands], dim=-1)
-        return Controls(pitch, _bounded(harmonic), _bounded(noise))
+        # Only the pitch is ever asked for in more than float32 (see `Mimi.steadied`).
+        exact = torch.promote_types(pitch.dtype, torch.float32)
+        return Controls(pitch.to(exact), _bounded(harmonic.float()), _bounded(noise.float()))
 
     def pitch(self, logits: Tensor) -> Tensor:
         """`[..., P]` -> Hz `[...]`: the mean over the bins around the likeliest one, in sixteenths of a bin.
 
-        The phase is a sum of pitches: steps that rounding errors seldom cross keep a stream equal to the whole.
+        The phase is a sum of pitches: steps that rounding errors seldom cross keep a stream equal to the whole, and in
+        float64 hardly ever. The steps are float32 whatever the logits are.
         """
         best = logits.argmax(dim=-1, keepdim=True)
         bins = torch.arange(logits.shape[-1], device=logits.device)
         near = logits.masked_fill((bins - best).abs() > _REACH, -torch.inf)
         place = (near.softmax(dim=-1) @ bins.to(logits)).mul(_PITCH_STEPS).round() / _PITCH_STEPS
-        return pitch_at(self.config, place)
+        return pitch_at(self.config, place.float())
 
     def synthesize(self, controls: Controls, pitch: Tensor, state: HarmonicState | None = None) -> Tensor:
         """The sound of `controls` at a `pitch [B, N]` in Hz: `[B, 1, N * step]`; no gradient reaches the pitch."""

@@ -45,7 +45,7 @@ class MimiDecoderState(State):
 
 
 class Mimi(nn.Module):
-    """The codec. Works in the dtype of its weights, which should stay float32."""
+    """The codec. Works in the dtype of its weights, which should stay float32; see also `steadied`."""
 
     def __init__(self, config: MimiConfig) -> None:
         super().__init__()
@@ -82,6 +82,18 @@ class Mimi(nn.Module):
     def num_codebooks(self) -> int:
         """Codes per frame."""
         return self.config.num_codebooks
+
+    def steadied(self) -> Mimi:
+        """Itself, ready to be listened to: a decoder of harmonics works in float64 from now on.
+
+        Its pitch moves in steps, and the phase adds them up: where a pitch lies on the border of two of them, float32
+        rounds it to one in a stream and to the other in the whole, and they sound alike but are no longer equal.
+        Other decoders stay as they are. `float()` takes it back, which training does by itself.
+        """
+        if isinstance(self.decoder, HarmonicDecoder):
+            for module in (self.upsample, self.decoder_transformer, self.decoder):
+                module.double()
+        return self
 
     def codebook_vectors(self) -> list[Tensor]:
         """The vectors `[V, C]` of every codebook, the semantic one first."""
@@ -161,6 +173,6 @@ class Mimi(nn.Module):
 
     def decode_hidden(self, latent: Tensor, state: MimiDecoderState | None = None) -> Tensor:
         """`[B, T, D] -> [B, D, T * stride]`: what the decoder proper is given."""
-        hidden = self.upsample(latent.transpose(1, 2), state and state.upsample)
+        hidden = self.upsample(latent.transpose(1, 2).to(self.upsample.conv.weight), state and state.upsample)
         hidden = self.decoder_transformer(hidden.transpose(1, 2), state and state.transformer)
         return hidden.transpose(1, 2)  # type: ignore[no-any-return]

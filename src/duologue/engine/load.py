@@ -32,9 +32,9 @@ def load(
     """A generator from the bundled model (None or "parlor"), a folder or file, or a hub id such as "sesame/csm-1b".
 
     `device` is "auto" (CUDA where there is one, else the CPU) or a torch device; `dtype` that of the model, by default
-    float32 on a CPU and bfloat16 on CUDA, while the codec is always float32; `quantize` must be None for now.
-    `revision`, `token`, `cache_dir` and `offline` are for the hub. `voices_dir` is a folder of voices of the user's
-    own.
+    float32 on a CPU and bfloat16 on CUDA, while the codec is float32 (see `Mimi.steadied` for what decodes in float64);
+    `quantize` must be None for now. `revision`, `token`, `cache_dir` and `offline` are for the hub. `voices_dir` is a
+    folder of voices of the user's own.
 
     Raises `CheckpointError` (`HubError` where the hub is the reason), `ConfigError` and `OptionError`.
     """
@@ -53,7 +53,7 @@ def load(
         offline=offline,
     )
     shipped = None if checkpoint.folder is None else Path(checkpoint.folder) / "voices"
-    library = VoiceLibrary(checkpoint.codec, shipped, voices_dir)
+    library = VoiceLibrary(checkpoint.codec.steadied(), shipped, voices_dir)
     return Generator(checkpoint.model, checkpoint.codec, checkpoint.tokenizer, library)
 
 
@@ -66,7 +66,7 @@ def load_codec(
     cache_dir: str | os.PathLike[str] | None = None,
     offline: bool = False,
 ) -> Mimi:
-    """Mimi alone, in float32, from any of its published weight formats or a checkpoint that holds it; see `load`."""
+    """The codec alone, from any of Mimi's published weight formats or a checkpoint that holds one; see `load`."""
     from duologue.checkpoints import load_codec as load_codec_checkpoint
 
     codec = load_codec_checkpoint(
@@ -77,7 +77,7 @@ def load_codec(
         cache_dir=cache_dir,
         offline=offline,
     )
-    return codec.eval()
+    return codec.eval().steadied()
 
 
 def find_device(device: str | torch.device) -> torch.device:

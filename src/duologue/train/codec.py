@@ -378,7 +378,7 @@ def train_codec(
     if initial is None and config.learn == "decoder":
         raise TrainingError('learn="decoder" needs a codec to start from')
     torch.manual_seed(config.loop.seed)
-    codec = Mimi(config.model) if initial is None else deepcopy(initial)
+    codec = Mimi(config.model) if initial is None else deepcopy(initial).float()
     if initial is None:
         initialise(codec)
     training = CodecTraining(config, codec, teacher=teacher, world=world, compiled=compiled).to(device)
