@@ -125,9 +125,14 @@ def test_bad_models(calls, model):
         load(model, "cpu")
 
 
-def test_quantize_is_not_there_yet(calls):
-    with pytest.raises(OptionError, match="quantize 'int8'; expected None"):
-        load("m", "cpu", quantize="int8")
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [({"quantize": "int5"}, "expected 'int8' or None"), ({"quantize": "int8", "dtype": "bfloat16"}, "leave dtype")],
+)
+def test_bad_quantizations(calls, options, match):
+    with pytest.raises(OptionError, match=match):
+        load("m", "cpu", **options)
+    assert not calls
 
 
 def test_defaults_of_device_and_dtype():

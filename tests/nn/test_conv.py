@@ -105,3 +105,24 @@ def test_the_future_does_not_reach_the_past(module):
     same = 7 * before.shape[-1] // 12
     assert torch.equal(before[..., :same], after[..., :same])
     assert not torch.equal(before, after)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 32, 33])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (7, 1), (6, 3), (5, 2)])
+def test_short_and_long_convolutions_are_torch_s_own(kernel, stride, steps):
+    torch.manual_seed(0)
+    conv = CausalConv1d(3, 5, kernel, stride=stride)
+    x = torch.randn(2, 3, steps * stride)
+    expected = F.conv1d(F.pad(x, (conv.look_back, 0)), conv.conv.weight, conv.conv.bias, stride=stride)
+    torch.testing.assert_close(conv(x), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 256, 257])
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (4, 4), (6, 3), (5, 3), (9, 2)])
+def test_short_and_long_transposed_convolutions_are_torch_s_own(kernel, stride, groups, steps):
+    torch.manual_seed(0)
+    conv = CausalConvTranspose1d(4, 4, kernel, stride=stride, groups=groups)
+    x = torch.randn(2, 4, steps)
+    expected = F.conv_transpose1d(x, conv.conv.weight, conv.conv.bias, stride=stride, groups=groups)
+    torch.testing.assert_close(conv(x), expected[..., : steps * stride], atol=1e-5, rtol=1e-5)

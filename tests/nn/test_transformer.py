@@ -226,8 +226,8 @@ def test_a_cast_model_keeps_its_positions_in_float32():
     cosine, sine = rope_angles(kept, torch.tensor([[2047]]))
     assert cosine.dtype == sine.dtype == torch.float32
     exact_angles = 2047.0 * exact.double()  # bfloat16 would make 2048 of 2047
-    torch.testing.assert_close(cosine[0, 0, 0], exact_angles.cos().float(), atol=1e-3, rtol=0)
-    torch.testing.assert_close(sine[0, 0, 0], exact_angles.sin().float(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(cosine[0, 0, 0, ::2], exact_angles.cos().float(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(sine[0, 0, 0, 1::2], exact_angles.sin().float(), atol=1e-3, rtol=0)
 
 
 def test_states_know_their_size():

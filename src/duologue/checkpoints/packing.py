@@ -18,18 +18,21 @@ _TRIED: Final = 32  # scales a row
 _SMALLEST_SHARE: Final = 0.6  # of the scale that clips nothing
 
 
-def pack(tensor: Tensor) -> tuple[Tensor, Tensor]:
+def pack(tensor: Tensor, num_scales: int = _TRIED) -> tuple[Tensor, Tensor]:
     """`[..., N]` floating point to int8 `[..., N]` and float32 scales `[..., 1]`.
 
-    A row's scale is the one of several with the smallest squared error: to clip its few largest values can serve the
-    many others. Raises `ValueError` for values that are not finite.
+    A row's scale is the one of `num_scales` with the smallest squared error: to clip its few largest values can serve
+    the many others. One scale clips nothing, and finds again what was packed before. Raises `ValueError` for values
+    that are not finite.
     """
     values = tensor.detach().float()
     if not bool(values.isfinite().all()):
         raise ValueError("values that are not finite cannot be packed")
     widest = values.abs().amax(dim=-1, keepdim=True).clamp(min=1e-30) / _LARGEST
     scale, least = widest, torch.full_like(widest, torch.inf)
-    for share in torch.linspace(1.0, _SMALLEST_SHARE, _TRIED).tolist():
+    if num_scales == 1:
+        return _rounded(values, widest), widest
+    for share in torch.linspace(1.0, _SMALLEST_SHARE, num_scales).tolist():
         error = (unpack(_rounded(values, widest * share), widest * share) - values).square().sum(dim=-1, keepdim=True)
         scale = torch.where(error < least, widest * share, scale)
         least = torch.minimum(error, least)

@@ -51,10 +51,10 @@ def save_checkpoint(
 ) -> Path:
     """Writes a checkpoint folder in one of `LAYOUTS` and returns it. It appears whole or not at all.
 
-    Tensors keep their dtype unless `dtype` (the speech model's) or `codec_dtype` says otherwise; the codebooks' sums
-    keep it even then, and are float32 in all layouts but the native one; nothing is stored in float64. `torch.int8`, for the speech model in the
-    native layout, packs its matrices with a scale a row (see `packing`). `max_shard_bytes` bounds the files of
-    transformers' layouts; the others have one per network.
+    Tensors keep their dtype unless `dtype` (the speech model's) or `codec_dtype` says otherwise, but nothing is stored
+    in float64; the codebooks' sums keep it even then, and are float32 in all layouts but the native one. `torch.int8`,
+    for the speech model in the native layout, packs its matrices with a scale a row (see `packing`). `max_shard_bytes`
+    bounds the files of transformers' layouts; the others have one per network.
     `tokenizer_path` is copied as `tokenizer.json`, and `voices_folder` as `voices/` (native only). Warns where the
     layout has no place for the model's guidance.
 

@@ -67,7 +67,7 @@ def converse(
     *,
     sampling: options.Sampling,
     source: options.ModelSource,
-    machine: options.Machine,
+    machine: options.SpeakingMachine,
     messages: options.Messages,
 ) -> None:
     """Speak a written conversation: every turn is said with the turns before it in mind.
@@ -106,7 +106,7 @@ def converse(
         for index in range(len(read.turns))
     ]
     with _turns_folder(turns_dir) as folder:
-        generator = options.load_generator(source, machine, messages.quiet)
+        generator = options.load_generator(source, machine, messages.quiet, machine.quantize)
         cast = _cast(read, scripts.speaker_voices(generator, read, prompts, chosen), chosen)
         plan = [
             _PlannedTurn(

@@ -72,7 +72,7 @@ def evaluate(
     ] = "bundled",
     offline: options.Offline = False,
     *,
-    machine: options.Machine,
+    machine: options.SpeakingMachine,
     messages: options.Messages,
 ) -> None:
     """Measure speech systems: words, voice, sound, endings, context, speed.
@@ -180,7 +180,7 @@ def compare(
 class _Opener:
     """Opens what is under test in this process, as the options say."""
 
-    machine: options.Machine
+    machine: options.SpeakingMachine
     offline: bool
     voice: str | None
     quiet: bool
@@ -188,11 +188,11 @@ class _Opener:
     def model(self, name: str, source: str) -> System:
         from duologue.eval.systems import ModelOptions, ModelSystem
 
-        asked = options.ModelSource(source, offline=self.offline)
+        asked, quantize = options.ModelSource(source, offline=self.offline), self.machine.quantize
         return ModelSystem(
             name,
-            lambda: options.load_generator(asked, self.machine, self.quiet),
-            source=source,
+            lambda: options.load_generator(asked, self.machine, self.quiet, quantize),
+            source=source if quantize is None else f"{source} in {quantize}",
             options=ModelOptions(voice=self.voice),
         )
 

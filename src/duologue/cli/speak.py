@@ -51,7 +51,7 @@ def speak(
     *,
     sampling: options.Sampling,
     source: options.ModelSource,
-    machine: options.Machine,
+    machine: options.SpeakingMachine,
     messages: options.Messages,
 ) -> None:
     """Say a text, and write the recording to a file or to a player.
@@ -74,7 +74,7 @@ def speak(
     before = _read_context(context) if context is not None else None
     speaker_id = _speaker_id(speaker, before)
     arguments = sampling.arguments() | {"seed": sampling.seed}
-    generator = options.load_generator(source, machine, messages.quiet)
+    generator = options.load_generator(source, machine, messages.quiet, machine.quantize)
     stream: SpeechStream | ScheduledSpeech
     if before is None:
         stream = generator.stream(words, speaker_id, voice=voice, **arguments)

@@ -69,10 +69,10 @@ class FrameBatch:
         self._num_rows, self._num_used = num_rows, 0
         self._speaking: list[Speaking] = []
         with torch.inference_mode():
-            weight = model.codebook0_head.weight
+            device = model.device
             self._state = model.init_state(num_rows, capacity)
-            self._hidden = weight.new_zeros(num_rows, model.config.backbone.dim)
-            self._tokens = torch.zeros(num_rows, 1, model.num_codebooks + 1, dtype=torch.int64, device=weight.device)
+            self._hidden = torch.zeros(num_rows, model.config.backbone.dim, device=device, dtype=model.dtype)
+            self._tokens = torch.zeros(num_rows, 1, model.num_codebooks + 1, dtype=torch.int64, device=device)
             self._mask = torch.ones_like(self._tokens, dtype=torch.bool)
             self._mask[..., -1] = False
             self._arrange()

@@ -34,9 +34,9 @@ class FrameStep:
         self.follows = torch.cat(
             (torch.arange(len(sampling.temperature), device=sampling.guided.device), sampling.guided)
         )
-        batch, weight = len(self.follows), model.codebook0_head.weight
+        batch = len(self.follows)
         self._depth = model.init_depth_state(batch)
-        self._first = torch.zeros(batch, 2, model.config.backbone.dim, device=weight.device, dtype=weight.dtype)
+        self._first = torch.zeros(batch, 2, model.config.backbone.dim, device=model.device, dtype=model.dtype)
 
     def __call__(self, hidden: Tensor, noise: Tensor) -> Tensor:
         """`hidden [B + G, D]` of the newest rows, Gumbel `noise [B, K, V]` `->` the next frame `[B, K]` int64."""

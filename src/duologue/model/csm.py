@@ -37,6 +37,16 @@ class CSM(nn.Module):
         """Audio codes per frame, `K`."""
         return self.config.num_codebooks
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.backbone.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in, its caches and hidden vectors too."""
+        return self.backbone.dtype
+
     def init_state(
         self,
         batch: int = 1,
@@ -82,11 +92,15 @@ class CSM(nn.Module):
         `hidden[n]` is the backbone's at the row before frame `n`; output `i` scores the code of codebook `i + 1`, given
         codes `0..i`.
         """
+        outputs = self.depth_outputs(hidden, codes)
+        return torch.einsum("nkd,kdv->nkv", outputs, self.audio_head.to(outputs.dtype))
+
+    def depth_outputs(self, hidden: Tensor, codes: Tensor) -> Tensor:
+        """What `depth_logits` gives to the heads: `[N, K-1, depth dim]`."""
         codebooks = torch.arange(self.num_codebooks - 1, device=codes.device)
         embedded = self.embed_audio(codes[:, :-1], codebooks)  # [N, K-1, D]
         inputs = self.projection(torch.cat((hidden[:, None], embedded), dim=1))  # [N, K, depth dim]
-        outputs = self.depth(inputs)[:, 1:]  # [N, K-1, depth dim]
-        return torch.einsum("nkd,kdv->nkv", outputs, self.audio_head.to(outputs.dtype))
+        return self.depth(inputs)[:, 1:]  # type: ignore[no-any-return]
 
     def init_depth_state(self, batch: int) -> TransformerState:
         """The depth decoder's cache for one frame; reset it before each."""

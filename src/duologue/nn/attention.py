@@ -66,9 +66,10 @@ class Attention(nn.Module):
         `mask` is bool `[B, 1, T, S]`, or None for plain causal attention without a cache. With a `cache`, the new keys
         and values go to `slots [B, T]` and the first `extent` slots are read.
         """
-        queries = apply_rope(self._heads(self.q_proj(x), self.num_heads), angles)  # [B, H, T, head_dim]
-        keys = apply_rope(self._heads(self.k_proj(x), self.num_kv_heads), angles)  # [B, num_kv_heads, T, head_dim]
-        values = self._heads(self.v_proj(x), self.num_kv_heads)
+        projected = self.project(x)
+        queries = apply_rope(self._heads(projected[0], self.num_heads), angles)  # [B, H, T, head_dim]
+        keys = apply_rope(self._heads(projected[1], self.num_kv_heads), angles)  # [B, num_kv_heads, T, head_dim]
+        values = self._heads(projected[2], self.num_kv_heads)
         if cache is not None:
             assert slots is not None
             index = slots[:, None, :, None].expand(keys.shape)
@@ -84,6 +85,10 @@ class Attention(nn.Module):
             enable_gqa=self.num_heads != self.num_kv_heads,
         )  # [B, H, T, head_dim]
         return self.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`[B, T, D]` -> queries, keys and values of all heads side by side, `[B, T, heads * head_dim]` each."""
+        return self.q_proj(x), self.k_proj(x), self.v_proj(x)
 
     def _heads(self, x: Tensor, num_heads: int) -> Tensor:
         return x.unflatten(-1, (num_heads, self.head_size)).transpose(1, 2)  # type: ignore[no-any-return]  # [B, H, T, head_dim]

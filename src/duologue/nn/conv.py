@@ -2,6 +2,9 @@
 
 Source: Kyutai, `moshi/modules/conv.py`. A convolution looks back `(kernel - 1) * dilation + 1 - stride` samples; a
 transposed convolution owes the next call `kernel - stride` samples. Streaming calls take a multiple of the stride.
+
+On a CPU a short input is one matrix product: torch's convolutions arrange their weights anew for every call, which for
+the two steps of a streamed frame takes up to twenty times as long (dev/LOG.md).
 """
 
 from __future__ import annotations
@@ -14,6 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from duologue.nn.state import State
+
+# Steps up to which the product is no slower: of a convolution's output, and of a transposed convolution's input.
+_SHORT, _SHORT_TRANSPOSED = 32, 256
 
 
 @dataclass
@@ -66,7 +72,7 @@ class CausalConv1d(nn.Module):
         assert x.shape[-1] % self.conv.stride[0] == 0, "a causal convolution takes whole strides"
         if state is None:
             mode = "replicate" if self.pad_mode == "replicate" else "constant"
-            return self.conv(F.pad(x, (self.look_back, 0), mode=mode))  # type: ignore[no-any-return]
+            return self._convolve(F.pad(x, (self.look_back, 0), mode=mode))
         previous = state.previous
         if self.pad_mode == "replicate":
             previous = torch.where(state.started[:, None, None], previous, x[..., :1])
@@ -74,16 +80,28 @@ class CausalConv1d(nn.Module):
         if self.look_back:
             state.previous.copy_(x[..., -self.look_back :])
         state.started.fill_(True)
-        return self.conv(x)  # type: ignore[no-any-return]
+        return self._convolve(x)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        conv, (stride, dilation) = self.conv, (self.conv.stride[0], self.conv.dilation[0])
+        steps = (x.shape[-1] - self.look_back) // stride
+        if x.device.type != "cpu" or steps > _SHORT or dilation > 1:
+            return conv(x)  # type: ignore[no-any-return]
+        windows = x.unfold(-1, conv.kernel_size[0], stride).transpose(1, 2).flatten(2)  # [B, T / stride, C * kernel]
+        return F.linear(windows, conv.weight.flatten(1), conv.bias).transpose(1, 2)
 
 
 class CausalConvTranspose1d(nn.Module):
-    """Transposed convolution cut on the right: output steps up to `(i + 1) * stride - 1` depend on inputs up to `i`."""
+    """Transposed convolution cut on the right: output steps up to `(i + 1) * stride - 1` depend on inputs up to `i`.
+
+    `groups` is 1, or one group a channel.
+    """
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int, groups: int = 1, bias: bool = True
     ) -> None:
         super().__init__()
+        assert groups == 1 or groups == in_channels == out_channels
         self.conv = nn.ConvTranspose1d(in_channels, out_channels, kernel_size, stride=stride, groups=groups, bias=bias)
         self.overlap = kernel_size - stride
 
@@ -95,7 +113,7 @@ class CausalConvTranspose1d(nn.Module):
 
     def forward(self, x: Tensor, state: ConvTransposeState | None = None) -> Tensor:
         """`[B, C, T] -> [B, C', T * stride]`. The state is updated in place."""
-        y: Tensor = self.conv(x)  # [B, C', T * stride + overlap]
+        y = self._convolve(x)  # [B, C', T * stride + overlap]
         if state is None or not self.overlap:
             return y[..., : y.shape[-1] - self.overlap]
         y[..., : self.overlap] += state.owed
@@ -104,3 +122,18 @@ class CausalConvTranspose1d(nn.Module):
             owed = owed - self.conv.bias[:, None]
         state.owed.copy_(owed)
         return y[..., : y.shape[-1] - self.overlap]
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        conv, (steps, stride) = self.conv, (x.shape[-1], self.conv.stride[0])
+        if x.device.type != "cpu" or steps > _SHORT_TRANSPOSED or self.overlap > stride:
+            return conv(x)  # type: ignore[no-any-return]
+        if conv.groups == 1:
+            parts = (x.transpose(1, 2) @ conv.weight.flatten(1)).unflatten(-1, (conv.out_channels, -1)).transpose(1, 2)
+        else:
+            parts = x[..., None] * conv.weight[:, 0, None]  # [B, C', T, kernel]
+        y = F.pad(parts[..., :stride].flatten(2), (0, self.overlap))
+        if self.overlap:
+            # What lies beyond its own stride falls on the next step's first samples.
+            later = F.pad(parts[..., stride:], (0, stride - self.overlap)).flatten(2)
+            y[..., stride:] += later[..., : y.shape[-1] - stride]
+        return y if conv.bias is None else y + conv.bias[:, None]

@@ -32,14 +32,18 @@ def rope_frequencies(config: TransformerConfig) -> Tensor:
 
 
 def rope_angles(frequencies: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine for integer `positions [B, T]`: two float32 tensors `[B, 1, T, head_dim / 2]`."""
+    """Cosine and sine for integer `positions [B, T]`: two float32 tensors `[B, 1, T, head_dim]`.
+
+    Each cosine stands at both channels of its pair, each sine as well, with a minus at the first.
+    """
     angles = positions.to(torch.float32)[:, None, :, None] * frequencies  # [B, 1, T, head_dim / 2]
-    return angles.cos(), angles.sin()
+    sine = angles.sin()
+    return angles.cos().repeat_interleave(2, dim=-1), torch.stack((-sine, sine), dim=-1).flatten(-2)
 
 
 def apply_rope(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
     """Rotates `x [B, H, T, head_dim]` by the angles of `rope_angles`; same shape and dtype."""
     cosine, sine = angles
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)  # two of [B, H, T, head_dim / 2]
-    rotated = torch.stack((even * cosine - odd * sine, even * sine + odd * cosine), dim=-1)
-    return rotated.flatten(-2).to(x.dtype)
+    exact = x.float()
+    swapped = exact.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return torch.addcmul(exact * cosine, swapped, sine).to(x.dtype)

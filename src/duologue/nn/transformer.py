@@ -158,6 +158,21 @@ class Transformer(nn.Module):
         self.norm = _norm(config) if config.final_norm else nn.Identity()
         self._frequencies: Tensor | None = None
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._norm_weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        return self._norm_weight.dtype
+
+    @property
+    def _norm_weight(self) -> Tensor:
+        # The weights that are there in every form of a model, packed ones as well.
+        return self.layers[0].attention_norm.weight  # type: ignore[union-attr, return-value]
+
     def init_state(
         self,
         batch: int,
@@ -171,9 +186,9 @@ class Transformer(nn.Module):
         `capacity` is in positions: by default `max_positions`, or twice the window where there is one. Device and
         dtype are those of the weights unless given.
         """
-        config, weight = self.config, self.layers[0].attention.q_proj.weight  # type: ignore[union-attr]
-        device = device if device is not None else weight.device  # type: ignore[assignment]
-        dtype = dtype if dtype is not None else weight.dtype  # type: ignore[assignment]
+        config = self.config
+        device = device if device is not None else self.device
+        dtype = dtype if dtype is not None else self.dtype
         if capacity is None:
             capacity = config.max_positions if config.window is None else 2 * config.window
         shape = (batch, config.num_kv_heads, capacity, config.head_size)

@@ -1,0 +1,127 @@
+"""Eight bits: close to the float model, the same in any company to the last bit, refused where they cannot run."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import duologue
+from duologue.checkpoints import save_checkpoint
+from duologue.checkpoints.packing import pack, unpack
+from duologue.engine.layout import lay_out
+from duologue.engine.quantization import Int8CSM, Int8Embedding, Int8Linear, check_quantization
+from duologue.engine.sampling import SamplingOptions
+from duologue.errors import CheckpointError, OptionError
+from tests.engine.builders import prompt, tiny_csm
+from tests.engine.test_batch import spoken
+
+
+def relative_error(got: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((got - expected).norm() / expected.norm())
+
+
+def test_several_layers_over_one_input_are_close_to_their_products():
+    torch.manual_seed(0)
+    weights = [torch.randn(size, 96) for size in (64, 32, 7)]
+    x = torch.randn(2, 5, 96) * torch.logspace(-4, 3, 5)[:, None]  # rows of very different sizes
+    parts = Int8Linear(weights)(x).split([64, 32, 7], dim=-1)
+    for part, weight in zip(parts, weights, strict=True):
+        for row, expected in zip(part.flatten(0, 1), (x @ weight.T).flatten(0, 1), strict=True):
+            assert relative_error(row, expected) < 0.03
+    assert torch.equal(Int8Linear(weights)(torch.zeros(3, 96)), torch.zeros(3, 103))
+
+
+def test_a_row_does_not_depend_on_its_neighbours():
+    torch.manual_seed(1)
+    layer = Int8Linear([torch.randn(50, 33)])
+    x = torch.randn(17, 33) * torch.logspace(-3, 2, 17)[:, None]
+    whole = layer(x)
+    for count in (1, 2, 3, 8):
+        for start in range(0, 17 - count):
+            assert torch.equal(layer(x[start : start + count]), whole[start : start + count])
+
+
+def test_what_was_packed_is_found_again():
+    codes, scale = pack(torch.randn(40, 64))
+    again, same = pack(unpack(codes, scale), num_scales=1)
+    assert torch.equal(again, codes)
+    torch.testing.assert_close(same, scale)
+
+
+def test_embeddings_are_rows_with_a_scale():
+    weight = torch.randn(10, 16)
+    ids = torch.tensor([[3, 3], [0, 9]])
+    assert relative_error(Int8Embedding(weight)(ids), weight[ids]) < 0.01
+
+
+def test_a_model_computes_nearly_what_it_did():
+    model = tiny_csm()
+    packed = Int8CSM(copy.deepcopy(model))
+    rows = prompt(model, 9, 12, seed=2)
+    codes = rows.tokens[:12, :-1]
+    with torch.no_grad():
+        hidden, other = (one(rows.tokens[None], rows.mask[None])[0] for one in (model, packed))
+        assert relative_error(other, hidden) < 0.05
+        assert relative_error(packed.codebook0_logits(hidden), model.codebook0_logits(hidden)) < 0.03
+        expected = model.depth_logits(hidden[:12], codes)
+        got = packed.depth_logits(hidden[:12], codes)
+        assert relative_error(got, expected) < 0.05
+        state = packed.init_depth_state(12)
+        inputs = torch.stack((hidden[:12], packed.embed_audio(codes[:, 0], 0)), dim=1)
+        step = packed.depth_head(packed.depth_step(inputs, state), 1)
+        torch.testing.assert_close(step, got[:, 0], atol=1e-4, rtol=1e-4)
+    assert packed.dtype == torch.float32 and packed.num_codebooks == model.num_codebooks
+
+
+def test_a_batch_says_what_each_would_say_alone():
+    packed = Int8CSM(tiny_csm())
+    prompts = [prompt(packed, text, frames, seed=text) for text, frames in ((3, 0), (20, 9), (12, 7), (1, 1))]
+    options = [SamplingOptions(0.9, 50, seed, guidance=1.0 + seed % 2) for seed in range(4)]
+    together = spoken(packed, prompts, options, [9] * 4)
+    alone = [spoken(packed, [one], [option], [9])[0] for one, option in zip(prompts, options, strict=True)]
+    assert together == alone
+
+
+def test_the_bundled_model_speaks_in_eight_bits():
+    generator = duologue.load("parlor", "cpu", quantize="int8")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", duologue.DuologueWarning)  # it may reach the cap
+        speech = generator.speak("Good morning.", max_audio_length_ms=2400, seed=3)
+        again = generator.speak("Good morning.", max_audio_length_ms=2400, seed=3)
+    assert torch.equal(speech.codes, again.codes) and len(speech.audio) >= 8 * 1920
+    assert speech.audio.abs().max() > 0.05
+
+
+def test_a_packed_model_is_not_saved(tmp_path):
+    with pytest.raises(CheckpointError, match="save it before it is quantized"):
+        save_checkpoint(tmp_path / "a", "native", model=Int8CSM(tiny_csm()))
+
+
+@pytest.mark.parametrize(
+    ("how", "device", "dtype", "match"),
+    [
+        ("int4", "cpu", torch.float32, "quantize 'int4'; expected 'int8' or None"),
+        ("int8", "cuda", torch.float32, "is for the CPU"),
+        ("int8", "cpu", torch.bfloat16, "leave dtype torch.bfloat16 out"),
+    ],
+)
+def test_where_it_cannot_run(how, device, dtype, match):
+    with pytest.raises(OptionError, match=match):
+        check_quantization(how, torch.device(device), dtype)
+
+
+def test_weights_laid_out_for_few_rows_are_the_same(tmp_path):
+    model = tiny_csm()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    rows = prompt(model, 5, 3, seed=1)
+    with torch.no_grad():
+        hidden = model(rows.tokens[None], rows.mask[None])
+        laid_out = lay_out(model)
+        torch.testing.assert_close(laid_out(rows.tokens[None], rows.mask[None]), hidden, atol=1e-5, rtol=1e-5)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in laid_out.state_dict().items())
+    assert laid_out is model and all(
+        module.weight.t().is_contiguous() for module in model.modules() if isinstance(module, nn.Linear)
+    )
+    save_checkpoint(tmp_path / "a", "native", model=model)
