@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from duologue.engine.scheduled import ScheduledSpeech
     from duologue.engine.scheduler import Scheduler
     from duologue.engine.speech import Speech, SpeechStream
+    from duologue.engine.stopping import StopPolicy
     from duologue.engine.voices import Voice, VoiceLibrary
     from duologue.errors import (
         AudioError,
@@ -61,6 +62,7 @@ __all__ = [
     "Segment",
     "Speech",
     "SpeechStream",
+    "StopPolicy",
     "TextError",
     "TrainingError",
     "Voice",
@@ -79,6 +81,7 @@ _HOMES = {
     "Segment": "duologue.frames",
     "Speech": "duologue.engine.speech",
     "SpeechStream": "duologue.engine.speech",
+    "StopPolicy": "duologue.engine.stopping",
     "Voice": "duologue.engine.voices",
     "VoiceLibrary": "duologue.engine.voices",
     "load": "duologue.engine.load",

@@ -1,7 +1,7 @@
 """A tiny checkpoint with random weights, and the command line run on it, in this process or in one of its own."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,7 @@ import typer.testing
 from duologue.audio import write_audio
 from duologue.checkpoints import save_checkpoint
 from duologue.cli.main import create_app
-from duologue.engine.context import CodedSegment
-from duologue.engine.generator import Generator, VoicePlan
+from duologue.engine.generator import Generator, Turn
 from duologue.engine.sampling import SamplingOptions
 from duologue.engine.speech import SpeechStream
 from duologue.engine.voices import VoiceLibrary
@@ -86,26 +85,26 @@ class Asked:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
     """A record of the generator's calls. (What a random model reads changes little of what it says.)"""
     calls: list[Asked] = []
-    stream_planned = Generator.stream_planned
+    stream_turn = Generator.stream_turn
 
-    def recorded(
-        self: Generator,
-        text: str,
-        speaker: int,
-        context: Sequence[CodedSegment],
-        plan: VoicePlan,
-        sampling: SamplingOptions,
-        max_ms: float,
-        *,
-        normalize: bool | None = None,
-        **others: Any,
-    ) -> SpeechStream:
-        turns = [(turn.speaker, turn.text, None if turn.codes is None else turn.codes.shape[1]) for turn in context]
-        voices = {number: voice.name for number, voice in plan.chosen.items()}
-        calls.append(Asked(text, speaker, turns, voices, plan.defaults, sampling, max_ms, normalize))
-        return stream_planned(self, text, speaker, context, plan, sampling, max_ms, normalize=normalize, **others)
+    def recorded(self: Generator, turn: Turn, **others: Any) -> SpeechStream:
+        turns = [(one.speaker, one.text, None if one.codes is None else one.codes.shape[1]) for one in turn.context]
+        voices = {number: voice.name for number, voice in turn.voices.chosen.items()}
+        calls.append(
+            Asked(
+                turn.text,
+                turn.speaker,
+                turns,
+                voices,
+                turn.voices.defaults,
+                turn.sampling,
+                turn.max_audio_length_ms,
+                turn.normalize,
+            )
+        )
+        return stream_turn(self, turn, **others)
 
-    monkeypatch.setattr(Generator, "stream_planned", recorded)
+    monkeypatch.setattr(Generator, "stream_turn", recorded)
     return calls
 
 

@@ -12,6 +12,7 @@ import duologue
 from duologue.config import MIMI_PRESETS
 from duologue.engine.context import CodedSegment
 from duologue.engine.generator import Generator
+from duologue.engine.stopping import NO_POLICY
 from duologue.errors import (
     AudioError,
     CheckpointError,
@@ -152,7 +153,7 @@ class TestStopping:
 
     def test_the_models_rows_are_a_cap_too(self, generator, script_frames, prompts):
         script_frames([])
-        speech = generator.speak("Hello!", max_audio_length_ms=3_000_000)
+        speech = generator.speak("Hello!", max_audio_length_ms=3_000_000, stopping=NO_POLICY)
         assert speech.codes.shape[1] == 512 - len(prompts[0]) and speech.stop_reason == "cap"
 
 

@@ -253,7 +253,8 @@ class _Run:
         assert speech is not None
         self.speeches.append(speech)
         self.results.append(speech)
-        self._say_line(planned, speech.duration_s, " (stopped at the cap)" if speech.stop_reason == "cap" else "")
+        remark = report.stop_remark(speech)
+        self._say_line(planned, speech.duration_s, f" ({remark})" if remark else "")
         return speech.audio
 
     def _say_line(self, planned: _PlannedTurn, seconds: float, remark: str) -> None:

@@ -2,12 +2,19 @@
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from duologue.cli import terminal
 
 if TYPE_CHECKING:
     from duologue.engine.speech import Speech
+
+_STOPPED: Final = {
+    "cap": "stopped at the cap",
+    "length": "stopped for its length",
+    "silence": "stopped after a long silence",
+    "repetition": "stopped as it repeated itself",
+}
 
 
 def describe(speech: "Speech") -> dict[str, Any]:
@@ -37,14 +44,22 @@ def timing(audio_s: float, compute_s: float, first_audio_s: float | None) -> str
     return f"{audio_s:.2f} s of audio in {compute_s:.2f} s" + (f" ({', '.join(details)})" if details else "")
 
 
+def stop_remark(speech: "Speech") -> str:
+    """What stopped a turn that did not end by itself; empty for one that did."""
+    return _STOPPED.get(speech.stop_reason, "")
+
+
 def ending(speeches: Sequence["Speech"]) -> str:
     """What is odd about how the turns ended, as the end of a sentence; empty where nothing is."""
-    capped = [index for index, speech in enumerate(speeches, 1) if speech.stop_reason == "cap"]
+    stopped: dict[str, list[int]] = {}
+    for index, speech in enumerate(speeches, 1):
+        if speech.stop_reason in _STOPPED:
+            stopped.setdefault(stop_remark(speech), []).append(index)
     silent = [index for index, speech in enumerate(speeches, 1) if speech.duration_s == 0]
     parts = []
-    if capped:
-        where = f" in {_turns(capped)}" if len(speeches) > 1 else ""
-        parts.append(f"; stopped at the cap{where}")
+    for remark, turns in stopped.items():
+        where = f" in {_turns(turns)}" if len(speeches) > 1 else ""
+        parts.append(f"; {remark}{where}")
     if silent:
         where = f" for {_turns(silent)}" if len(speeches) > 1 else ""
         parts.append(f"; the model said nothing{where}: try another --seed")

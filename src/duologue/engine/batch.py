@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,15 +17,14 @@ from torch import Tensor
 from duologue.engine.prefix import Prefix
 from duologue.engine.sampling import BatchSampling, SamplingOptions, draw_gumbel
 from duologue.engine.step import FrameStep, prefill
+from duologue.engine.stopping import StopReason
 from duologue.frames import Rows, audio_rows, is_end, join_rows, without_text
 from duologue.model.csm import CSM
-
-StopReason = Literal["end", "cap", "interrupted"]
 
 
 @dataclass(frozen=True)
 class FrameRequest:
-    """A prompt `rows`, how to draw, and the most frames to generate (at least 1).
+    """A prompt `rows`, how to draw, and the most frames to generate (at least 1); for `end_bias` see `StopPolicy`.
 
     What the prompt and one of the `known` prefixes begin with is not read again.
     """
@@ -35,13 +33,15 @@ class FrameRequest:
     sampling: SamplingOptions
     max_frames: int
     known: Sequence[Prefix] = ()
+    end_bias: float = 0.0
 
 
 @dataclass(eq=False)
 class Speaking:
     """A request in a batch: the frames that it has so far, `[K]` int64 on the CPU, and why it is over.
 
-    It is over with its end frame, which is not among `frames`, or at its cap, and stays in the batch until it leaves.
+    It is over with its end frame, which is not among `frames`, at its cap, or where somebody gives it another reason,
+    and stays in the batch until it leaves.
     `rows` of the batch are its own; `num_read` of its frames have been read by the backbone.
     """
 
@@ -180,6 +180,7 @@ class FrameBatch:
                 model.config.codebook_size,
                 device,
                 default_guidance=model.config.guidance,
+                end_bias=[speaking.request.end_bias for speaking in self._speaking],
             )
             self._frame_step = FrameStep(model, sampling)
 

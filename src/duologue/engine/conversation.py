@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from duologue.engine.context import CodedSegment, check_speaker
-from duologue.engine.generator import DEFAULT_MAX_AUDIO_LENGTH_MS, Generator, History, VoicePlan
+from duologue.engine.generator import DEFAULT_MAX_AUDIO_LENGTH_MS, Generator, History, Turn, VoicePlan
 from duologue.engine.prefix import Prefix
 from duologue.engine.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOPK, SamplingOptions
 from duologue.engine.scheduled import ScheduledSpeech
 from duologue.engine.scheduler import Scheduler
 from duologue.engine.speech import Speech, SpeechStream
+from duologue.engine.stopping import StopPolicy
 from duologue.engine.voices import NO_VOICE, Voice
 from duologue.errors import OptionError
 from duologue.frames import Segment
@@ -37,6 +38,7 @@ class TurnOptions(TypedDict, total=False):
     seed: int | None
     normalize: bool | None
     guidance: float | None
+    stopping: StopPolicy | None
 
 
 class Conversation:
@@ -117,18 +119,18 @@ class Conversation:
             if result.codes.shape[1] or result.stop_reason != "interrupted":
                 self._turns.append((CodedSegment(speaker, text, result.codes), result.audio))
 
-        return (self._scheduler or self.generator).stream_planned(
+        turn = Turn(
             text,
             speaker,
             [turn for turn, _ in self._turns[evicted:]],
             plan,
             sampling,
             options.get("max_audio_length_ms", DEFAULT_MAX_AUDIO_LENGTH_MS),
-            normalize=options.get("normalize"),
-            started=started,
-            history=History(evicted, _SPARE_SHARE, [] if self._read is None else [self._read]),
-            on_result=append,
+            options.get("normalize"),
+            options.get("stopping"),
+            History(evicted, _SPARE_SHARE, [] if self._read is None else [self._read]),
         )
+        return (self._scheduler or self.generator).stream_turn(turn, started=started, on_result=append)
 
     def hear(self, audio: Tensor | None, text: str, speaker: int) -> None:
         """Appends a turn that was spoken elsewhere: float32 `[num_samples]` at the generator's rate, with its words.

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from torch import Tensor
 
@@ -28,8 +29,9 @@ from duologue.engine.prefix import Prefix, PrefixCache
 from duologue.engine.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOPK, SamplingOptions, check_number
 from duologue.engine.speech import Speech, SpeechPlan, SpeechStream
 from duologue.engine.step import prefill
+from duologue.engine.stopping import StopPolicy, StopWatch
 from duologue.engine.voices import NO_VOICE, Voice, VoiceLibrary
-from duologue.errors import CheckpointError, VoiceError
+from duologue.errors import CheckpointError, OptionError, VoiceError
 from duologue.frames import Segment
 from duologue.model.csm import CSM
 from duologue.text.tokenizer import TextTokenizer
@@ -58,6 +60,24 @@ class History:
     num_evicted: int = 0
     spare_share: float = 0.0
     prefixes: Sequence[Prefix] = ()
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What is to be spoken: a text, by whom, after a context that is coded, in voices that are chosen, and how.
+
+    `history` is what a conversation brings of its earlier turns; for the rest see `Generator.generate`.
+    """
+
+    text: str
+    speaker: int
+    context: Sequence[CodedSegment]
+    voices: VoicePlan
+    sampling: SamplingOptions
+    max_audio_length_ms: float = DEFAULT_MAX_AUDIO_LENGTH_MS
+    normalize: bool | None = None
+    stopping: StopPolicy | None = None
+    history: History = field(default_factory=History)
 
 
 class Generator:
@@ -110,6 +130,7 @@ class Generator:
         voice: str | Voice | None = None,
         normalize: bool | None = None,
         guidance: float | None = None,
+        stopping: StopPolicy | None = None,
     ) -> Tensor:
         """The text as audio: float32 `[num_samples]` at `sample_rate`, on the CPU; empty if the model ends at once.
 
@@ -118,8 +139,9 @@ class Generator:
         Without one, a speaker of whom the context has no recording speaks in a voice of the checkpoint (speaker n in
         the n-th, counted round), and so do the context's other speakers; "none" turns that off. `normalize` says
         whether numbers, abbreviations and the like are spelled out (None: as the checkpoint says).
-        `max_audio_length_ms` is at least one frame; speech that reaches it is cut, with a warning. For `temperature`,
-        `topk`, `seed` and `guidance` see `SamplingOptions`.
+        `max_audio_length_ms` is at least one frame; speech that reaches it is cut, with a warning. `stopping` says what
+        else ends speech that the model does not end. For `temperature`, `topk`, `seed` and `guidance` see
+        `SamplingOptions`.
 
         Raises `TextError`, `OptionError`, `AudioError`, `VoiceError` and `ContextError`.
         """
@@ -134,6 +156,7 @@ class Generator:
             voice=voice,
             normalize=normalize,
             guidance=guidance,
+            stopping=stopping,
         ).audio
 
     def speak(
@@ -149,6 +172,7 @@ class Generator:
         voice: str | Voice | None = None,
         normalize: bool | None = None,
         guidance: float | None = None,
+        stopping: StopPolicy | None = None,
     ) -> Speech:
         """`generate` with all that is known about the result: codes, seed, why it stopped, times."""
         stream = self.stream(
@@ -162,6 +186,7 @@ class Generator:
             voice=voice,
             normalize=normalize,
             guidance=guidance,
+            stopping=stopping,
         )
         for _ in stream:
             pass
@@ -181,84 +206,83 @@ class Generator:
         voice: str | Voice | None = None,
         normalize: bool | None = None,
         guidance: float | None = None,
+        stopping: StopPolicy | None = None,
     ) -> SpeechStream:
         """The same audio in chunks of whole frames, each as soon as it is made; see `SpeechStream`.
 
         Bad arguments raise here, before the first chunk is asked for.
         """
         started = time.perf_counter()
-        plan = self.voice_plan(speaker, voice)
-        options = SamplingOptions(temperature, topk, seed, guidance)
-        segments = self.coded(context)
-        return self.stream_planned(
-            text, speaker, segments, plan, options, max_audio_length_ms, normalize=normalize, started=started
-        )
+        sampling = SamplingOptions(temperature, topk, seed, guidance)
+        turn = self.turn(text, speaker, context, sampling, max_audio_length_ms, voice, normalize, stopping)
+        return self.stream_turn(turn, started=started)
 
-    def stream_planned(
+    def turn(
         self,
         text: str,
         speaker: int,
-        context: Sequence[CodedSegment],
-        plan: VoicePlan,
+        context: Sequence[Segment | CodedSegment | Mapping[str, object]],
         sampling: SamplingOptions,
-        max_audio_length_ms: float = DEFAULT_MAX_AUDIO_LENGTH_MS,
+        max_audio_length_ms: float,
+        voice: str | Voice | None,
+        normalize: bool | None,
+        stopping: StopPolicy | None,
+    ) -> Turn:
+        """The turn that `stream` speaks: its voice found, the recordings of its context encoded; raises as it does."""
+        plan = self.voice_plan(speaker, voice)
+        coded = self.coded(context)
+        return Turn(text, speaker, coded, plan, sampling, max_audio_length_ms, normalize, stopping)
+
+    def stream_turn(
+        self,
+        turn: Turn,
         *,
-        normalize: bool | None = None,
         started: float | None = None,
-        history: History | None = None,
         on_result: Callable[[Speech, Prefix | None], None] | None = None,
     ) -> SpeechStream:
-        """`stream` for a context that is coded and voices that are chosen.
+        """`stream` for a turn.
 
-        `started` is when the clock began; `history` is what a conversation brings of its earlier turns; `on_result` is
-        called with the result and what the model has read before the stream's last step returns.
+        `started` is when the clock began; `on_result` is called with the result and what the model has read before the
+        stream's last step returns.
         """
         started = time.perf_counter() if started is None else started
-        made = self.plan_speech(
-            text, speaker, context, plan, sampling, max_audio_length_ms, normalize=normalize, history=history
-        )
+        made = self.plan_speech(turn)
         request = self.with_voices(made)
         busy_s = time.perf_counter() - started
         return SpeechStream(self.model, request, self.codec, made, busy_s=busy_s, on_result=on_result)
 
-    def plan_speech(
-        self,
-        text: str,
-        speaker: int,
-        context: Sequence[CodedSegment],
-        plan: VoicePlan,
-        sampling: SamplingOptions,
-        max_audio_length_ms: float = DEFAULT_MAX_AUDIO_LENGTH_MS,
-        *,
-        normalize: bool | None = None,
-        history: History | None = None,
-    ) -> SpeechPlan:
-        """What `stream_planned` speaks, without a step of the model; raises and warns as it does."""
-        history = history or History()
-        speaker = check_speaker(speaker)
-        text = check_text(text, self.tokenizer, normalize)
-        max_frames = self.num_frames(max_audio_length_ms)
-        num_codebooks = self.model.num_codebooks
+    def plan_speech(self, turn: Turn) -> SpeechPlan:
+        """What `stream_turn` speaks, without a step of the model; raises and warns as it does."""
+        speaker = check_speaker(turn.speaker)
+        text = check_text(turn.text, self.tokenizer, turn.normalize)
+        stopping = turn.stopping if turn.stopping is not None else StopPolicy()
+        if not isinstance(stopping, StopPolicy):
+            raise OptionError(f"stopping is {type(stopping).__name__}; expected a duologue.StopPolicy")
+        max_frames = self.num_frames(turn.max_audio_length_ms)
+        num_codebooks, frame_rate = self.model.num_codebooks, self.codec.frame_rate
         prompt = build_prompt(
             CodedSegment(speaker, text),
-            context,
-            lambda kept: self._voice_prompts(plan, speaker, kept),
-            lambda segment: segment_rows(segment, self.tokenizer, num_codebooks, normalize),
+            turn.context,
+            lambda kept: self._voice_prompts(turn.voices, speaker, kept),
+            lambda segment: segment_rows(segment, self.tokenizer, num_codebooks, turn.normalize),
             max_rows=self.max_rows,
             max_frames=max_frames,
-            frame_rate=self.codec.frame_rate,
-            spare_share=history.spare_share,
+            frame_rate=frame_rate,
+            spare_share=turn.history.spare_share,
         )
-        num_evicted = history.num_evicted + prompt.num_evicted
+        num_evicted = turn.history.num_evicted + prompt.num_evicted
         if num_evicted:
             warn(
-                f"{num_evicted} of {history.num_evicted + len(context)} context segments, the oldest, were left out: "
-                f"the model holds {self.max_rows} rows"
+                f"{num_evicted} of {turn.history.num_evicted + len(turn.context)} context segments, the oldest, were "
+                f"left out: the model holds {self.max_rows} rows"
             )
-        sampling = sampling.seeded()
+        sampling = turn.sampling.seeded()
         assert sampling.seed is not None
-        request = FrameRequest(prompt.rows, sampling, prompt.max_frames, history.prefixes)
-        return SpeechPlan(request, prompt.num_voice_rows, sampling.seed, num_evicted)
+        request = FrameRequest(
+            prompt.rows, sampling, prompt.max_frames, turn.history.prefixes, end_bias=stopping.end_bias
+        )
+        watch = partial(StopWatch, stopping, text, frame_rate)
+        return SpeechPlan(request, prompt.num_voice_rows, sampling.seed, num_evicted, watch)
 
     def with_voices(self, plan: SpeechPlan) -> FrameRequest:
         """The request, the prefix of its voice prompts among what is known; read now unless it was before."""

@@ -91,7 +91,8 @@ def _whole(name: str, value: object, lowest: int, highest: int | None) -> int:
 class BatchSampling:
     """The options of a batch as tensors: `temperature [B, 1]` float32, `topk [B, 1]` int64, and the largest top-k.
 
-    `guided [G]` int64 are the rows whose guidance, `guidance [G, 1]` float32, is not 1.
+    `guided [G]` int64 are the rows whose guidance, `guidance [G, 1]` float32, is not 1; `end_bias [B]` float32, where
+    anybody has one, is added to the logit of the code that begins the end of speech.
     """
 
     temperature: Tensor
@@ -99,6 +100,7 @@ class BatchSampling:
     max_topk: int
     guided: Tensor
     guidance: Tensor
+    end_bias: Tensor | None = None
 
     @classmethod
     def of(
@@ -108,6 +110,7 @@ class BatchSampling:
         device: torch.device | str,
         *,
         default_guidance: float = 1.0,
+        end_bias: Sequence[float] = (),
     ) -> BatchSampling:
         """One row an entry of `options`; `num_valid` is the number of codes that may be drawn."""
         topk = [min(item.topk, num_valid) for item in options]
@@ -119,6 +122,7 @@ class BatchSampling:
             max(topk),
             torch.tensor(guided, dtype=torch.int64, device=device),
             torch.tensor([guidance[row] for row in guided], dtype=torch.float32, device=device)[:, None],
+            torch.tensor(end_bias, dtype=torch.float32, device=device) if any(end_bias) else None,
         )
 
     def guide(self, logits: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ from typing import Self
 
 from torch import Tensor
 
-from duologue.engine.batch import StopReason
 from duologue.engine.speech import Speech, Utterance, warn_of_cap
+from duologue.engine.stopping import StopReason
 from duologue.errors import OptionError
 
 
@@ -126,13 +126,14 @@ class ScheduledSpeech(Iterator[Tensor], AsyncIterator[Tensor]):
         """Whether nothing is to be kept."""
         return self._is_cancelled
 
-    def put(self, frame: Tensor, chunk: Tensor) -> None:
-        """A frame `[K]` and its audio."""
+    def put(self, frame: Tensor, chunk: Tensor) -> StopReason | None:
+        """A frame `[K]` and its audio; returns the rule by which the speech is over now, if any."""
         with self._changed:
-            self._utterance.add(frame, chunk, time.perf_counter() - self._started)
+            reason = self._utterance.add(frame, chunk, time.perf_counter() - self._started)
             if not self._is_cancelled:
                 self._chunks.append(chunk)
             self._wake()
+        return reason
 
     def finish(self, reason: StopReason | None, on_result: Callable[[Speech], None] | None = None) -> None:
         """The end: `reason`, or the listener's wish."""

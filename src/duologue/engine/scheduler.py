@@ -19,12 +19,13 @@ from torch import Tensor
 
 from duologue.engine.batch import FrameBatch, FrameRequest, Speaking
 from duologue.engine.context import CodedSegment
-from duologue.engine.generator import DEFAULT_MAX_AUDIO_LENGTH_MS, Generator, History, VoicePlan
+from duologue.engine.generator import DEFAULT_MAX_AUDIO_LENGTH_MS, Generator, Turn
 from duologue.engine.prefix import Prefix, restore
 from duologue.engine.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOPK, SamplingOptions
 from duologue.engine.scheduled import ScheduledSpeech
 from duologue.engine.speech import Speech, SpeechPlan, Utterance
 from duologue.engine.step import read_rows
+from duologue.engine.stopping import StopPolicy
 from duologue.engine.voices import Voice
 from duologue.errors import BusyError, EngineError
 from duologue.frames import Segment
@@ -122,38 +123,27 @@ class Scheduler:
         voice: str | Voice | None = None,
         normalize: bool | None = None,
         guidance: float | None = None,
+        stopping: StopPolicy | None = None,
     ) -> ScheduledSpeech:
         """Queues what `Generator.stream` speaks, with its arguments, errors and warnings, and returns at once.
 
         Raises `BusyError` where the queue is full and after `close`.
         """
         started = time.perf_counter()
-        plan = self.generator.voice_plan(speaker, voice)
-        options = SamplingOptions(temperature, topk, seed, guidance)
-        segments = self.generator.coded(context)
-        return self.stream_planned(
-            text, speaker, segments, plan, options, max_audio_length_ms, normalize=normalize, started=started
-        )
+        sampling = SamplingOptions(temperature, topk, seed, guidance)
+        turn = self.generator.turn(text, speaker, context, sampling, max_audio_length_ms, voice, normalize, stopping)
+        return self.stream_turn(turn, started=started)
 
-    def stream_planned(
+    def stream_turn(
         self,
-        text: str,
-        speaker: int,
-        context: Sequence[CodedSegment],
-        plan: VoicePlan,
-        sampling: SamplingOptions,
-        max_audio_length_ms: float = DEFAULT_MAX_AUDIO_LENGTH_MS,
+        turn: Turn,
         *,
-        normalize: bool | None = None,
         started: float | None = None,
-        history: History | None = None,
         on_result: Callable[[Speech, Prefix | None], None] | None = None,
     ) -> ScheduledSpeech:
-        """`Generator.stream_planned` through the queue; `on_result` is called in the scheduler's thread."""
+        """`Generator.stream_turn` through the queue; `on_result` is called in the scheduler's thread."""
         started = time.perf_counter() if started is None else started
-        made = self.generator.plan_speech(
-            text, speaker, context, plan, sampling, max_audio_length_ms, normalize=normalize, history=history
-        )
+        made = self.generator.plan_speech(turn)
         utterance = Utterance(made, self.generator.codec, self.generator.model.num_codebooks)
         speech = ScheduledSpeech(utterance, started, self._notify)
         with self._lock:
@@ -287,8 +277,9 @@ class Scheduler:
         state = self._decoder.rows(0, len(frames))
         chunks = self.generator.codec.decode(codes.to(self._device), state)[:, 0].to("cpu", torch.float32)
         for order, frame, chunk in zip(self._orders, frames, chunks, strict=True):
-            if frame is not None:
-                order.speech.put(frame, chunk.clone())
+            if frame is not None and order.speaking is not None:
+                reason = order.speech.put(frame, chunk.clone())
+                order.speaking.stop_reason = order.speaking.stop_reason or reason
 
     def _leave(self, order: _Order, error: Exception | None = None) -> None:
         """Takes one who speaks out of the batch; the last row of the codec's state moves into its place."""

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from duologue.codec.mimi import Mimi, MimiDecoderState
-from duologue.engine.batch import FrameBatch, FrameRequest, Speaking, StopReason
+from duologue.engine.batch import FrameBatch, FrameRequest, Speaking
 from duologue.engine.context import warn
 from duologue.engine.prefix import Prefix
+from duologue.engine.stopping import StopReason, StopWatch
 from duologue.errors import OptionError
 from duologue.model.csm import CSM
 
@@ -23,9 +24,10 @@ class Speech:
     """A finished utterance.
 
     `audio [num_samples]` float32 and `codes [K, T]` int64, both on the CPU; `stop_reason` is "end" where the model
-    ended its speech, "cap" where it was cut, "interrupted" where its listener cut it; `num_evicted` counts the context
-    segments that did not fit. The times are compute time in seconds, that which the caller spends between chunks not
-    included: `first_audio_s` up to the first chunk (None where there is none), `total_s` in all.
+    ended its speech, "cap" where it was cut, "interrupted" where its listener cut it, else the rule of `StopPolicy`
+    that did; `num_evicted` counts the context segments that did not fit. The times are compute time in seconds, that
+    which the caller spends between chunks not included: `first_audio_s` up to the first chunk (None where there is
+    none), `total_s` in all.
     """
 
     audio: Tensor
@@ -50,12 +52,16 @@ class Speech:
 
 @dataclass(frozen=True)
 class SpeechPlan:
-    """An utterance to be made: the request, how many of its rows are voice prompts, its seed, what did not fit."""
+    """An utterance to be made: the request, how many of its rows are voice prompts, its seed, what did not fit.
+
+    `watch` makes what follows its speech and finds where it is over.
+    """
 
     request: FrameRequest
     num_voice_rows: int
     seed: int
     num_evicted: int
+    watch: Callable[[], StopWatch]
 
 
 class Utterance:
@@ -67,16 +73,21 @@ class Utterance:
         self._num_codebooks, self._sample_rate = num_codebooks, codec.sample_rate
         self._codes: list[Tensor] = []
         self._chunks: list[Tensor] = []
+        self._watch = plan.watch()
 
     def __len__(self) -> int:
         return len(self._codes)
 
-    def add(self, frame: Tensor, chunk: Tensor, after_s: float) -> None:
-        """Appends a frame `[K]` and its audio, made `after_s` seconds from the beginning."""
+    def add(self, frame: Tensor, chunk: Tensor, after_s: float) -> StopReason | None:
+        """Appends a frame `[K]` and its audio, made `after_s` seconds from the beginning.
+
+        Returns the rule by which the utterance is over now, if any.
+        """
         if self.first_audio_s is None:
             self.first_audio_s = after_s
         self._codes.append(frame)
         self._chunks.append(chunk)
+        return self._watch(frame, chunk)
 
     def cut(self, num_frames: int | None) -> None:
         """Keeps the first `num_frames` frames, or all; raises `OptionError` for more than there are."""
@@ -157,7 +168,9 @@ class SpeechStream(Iterator[Tensor]):
             assert self._speaking is not None and self._speaking.stop_reason is not None
             self._finish(self._speaking.stop_reason)
             raise StopIteration
-        self._utterance.add(*made, self._busy_s)
+        reason = self._utterance.add(*made, self._busy_s)
+        assert self._speaking is not None
+        self._speaking.stop_reason = self._speaking.stop_reason or reason
         return made[1]
 
     def __enter__(self) -> Self:
@@ -211,7 +224,12 @@ class SpeechStream(Iterator[Tensor]):
 
 
 def warn_of_cap(speech: Speech) -> None:
-    """Warns where speech was cut at its cap."""
+    """Warns where speech was cut for its length."""
+    if speech.stop_reason == "length":
+        warn(
+            f"the speech was cut after {speech.duration_s:.1f} s, longer than its text can take; try another seed, or "
+            "allow more with stopping=duologue.StopPolicy(seconds_per_byte=None)"
+        )
     if speech.stop_reason == "cap":
         warn(
             f"the speech was cut at its cap of {speech.duration_s:.1f} s before the model ended it; "

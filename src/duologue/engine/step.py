@@ -13,7 +13,7 @@ from torch import Tensor
 
 from duologue.engine.prefix import Prefix, restore
 from duologue.engine.sampling import BatchSampling, sample
-from duologue.frames import Rows
+from duologue.frames import END_CODE, Rows
 from duologue.model.csm import CSM
 from duologue.nn.transformer import TransformerState
 
@@ -44,7 +44,7 @@ class FrameStep:
         # What the cache still holds lies beyond every row's length, where nothing looks.
         depth.lengths.zero_()
         depth.extent = 0
-        codes = [self._draw(model.codebook0_logits(hidden), noise[:, 0])]
+        codes = [self._draw(model.codebook0_logits(hidden), noise[:, 0], self.sampling.end_bias)]
         self._first[:, 0] = hidden
         self._first[:, 1] = model.embed_audio(codes[0][self.follows], 0)
         inputs = self._first
@@ -54,10 +54,14 @@ class FrameStep:
             inputs = model.embed_audio(codes[-1][self.follows], codebook)[:, None]  # [B + G, 1, D]
         return torch.stack(codes, dim=1)
 
-    def _draw(self, logits: Tensor, noise: Tensor) -> Tensor:
+    def _draw(self, logits: Tensor, noise: Tensor, end_bias: Tensor | None = None) -> Tensor:
         options = self.sampling
+        logits = options.guide(logits)
+        if end_bias is not None:
+            logits = logits.float().clone()
+            logits[:, END_CODE] += end_bias
         return sample(
-            options.guide(logits),
+            logits,
             noise,
             options.temperature,
             options.topk,

@@ -94,9 +94,9 @@ class Chunk(JsonConfig):
 class Clip:
     """What a system said, and how it came.
 
-    `stop_reason` is "end" or "cap" where the system tells, else None. `total_s` is the time from request to end,
-    `chunks` the pieces where audio came in pieces, `memory_mb` the resident memory of the speaking process at its
-    peak. `codes` `[K][T]` are those of a codec, of `codebook_size` each.
+    `stop_reason` is "end" or, where it had to be stopped, "cap", if the system tells, else None. `total_s` is the time
+    from request to end, `chunks` the pieces where audio came in pieces, `memory_mb` the resident memory of the speaking
+    process at its peak. `codes` `[K][T]` are those of a codec, of `codebook_size` each.
     """
 
     sound: Sound

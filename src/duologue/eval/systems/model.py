@@ -129,7 +129,7 @@ class ModelSystem:
             Sound(stream.result.audio, rate),
             time.perf_counter() - started,
             tuple(chunks),
-            stream.result.stop_reason,
+            "end" if stream.result.stop_reason == "end" else "cap",
             memory.peak_mb() if is_counted else None,
         )
 
