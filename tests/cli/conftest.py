@@ -13,7 +13,7 @@ import typer.testing
 from duologue.audio import write_audio
 from duologue.checkpoints import save_checkpoint
 from duologue.cli.main import create_app
-from duologue.engine.generator import Generator, Turn
+from duologue.engine.generator import Generator, SpeechRequest
 from duologue.engine.sampling import SamplingOptions
 from duologue.engine.speech import SpeechStream
 from duologue.engine.voices import VoiceLibrary
@@ -85,26 +85,26 @@ class Asked:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
     """A record of the generator's calls. (What a random model reads changes little of what it says.)"""
     calls: list[Asked] = []
-    stream_turn = Generator.stream_turn
+    stream_request = Generator.stream_request
 
-    def recorded(self: Generator, turn: Turn, **others: Any) -> SpeechStream:
-        turns = [(one.speaker, one.text, None if one.codes is None else one.codes.shape[1]) for one in turn.context]
-        voices = {number: voice.name for number, voice in turn.voices.chosen.items()}
+    def recorded(self: Generator, request: SpeechRequest, **others: Any) -> SpeechStream:
+        turns = [(one.speaker, one.text, None if one.codes is None else one.codes.shape[1]) for one in request.context]
+        voices = {number: voice.name for number, voice in request.voices.chosen.items()}
         calls.append(
             Asked(
-                turn.text,
-                turn.speaker,
+                request.text,
+                request.speaker,
                 turns,
                 voices,
-                turn.voices.defaults,
-                turn.sampling,
-                turn.max_audio_length_ms,
-                turn.normalize,
+                request.voices.defaults,
+                request.sampling,
+                request.max_audio_length_ms,
+                request.normalize,
             )
         )
-        return stream_turn(self, turn, **others)
+        return stream_request(self, request, **others)
 
-    monkeypatch.setattr(Generator, "stream_turn", recorded)
+    monkeypatch.setattr(Generator, "stream_request", recorded)
     return calls
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from duologue.engine.conversation import Conversation
-from duologue.engine.generator import Turn
+from duologue.engine.generator import SpeechRequest
 from duologue.engine.sampling import SamplingOptions
 from duologue.engine.scheduler import Scheduler
 from duologue.errors import BusyError, DuologueWarning, EngineError, OptionError, TextError, VoiceError
@@ -247,7 +247,7 @@ class TestFailures:
         def fail(*_: object) -> None:
             raise ValueError("mine")
 
-        stream = scheduler.stream_turn(Turn("a", 0, [], plan, SamplingOptions(seed=1), 240), on_result=fail)
+        stream = scheduler.stream_request(SpeechRequest("a", 0, [], plan, SamplingOptions(seed=1), 240), on_result=fail)
         with pytest.raises(ValueError, match="mine"):
             list(stream)
         assert len(list(scheduler.submit("a", 0, max_audio_length_ms=240, seed=1))) == 3

@@ -7,19 +7,21 @@ cache, a fork shares what was read so far, a turn that was cut short goes on fro
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import TypedDict, Unpack
+from collections.abc import AsyncIterable, Iterable, Mapping
+from typing import TypedDict, Unpack, overload
 
 import torch
 from torch import Tensor
 
+from duologue.codec.mimi import MimiDecoderState
 from duologue.engine.context import CodedSegment, check_speaker
-from duologue.engine.generator import DEFAULT_MAX_AUDIO_LENGTH_MS, Generator, History, Turn, VoicePlan
+from duologue.engine.generator import DEFAULT_MAX_AUDIO_LENGTH_MS, Generator, History, SpeechRequest, VoicePlan
 from duologue.engine.prefix import Prefix
-from duologue.engine.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOPK, SamplingOptions
+from duologue.engine.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOPK, MAX_SEED, SamplingOptions, check_number
 from duologue.engine.scheduled import ScheduledSpeech
 from duologue.engine.scheduler import Scheduler
 from duologue.engine.speech import Speech, SpeechStream
+from duologue.engine.spoken import AsyncSpokenPieces, SpokenPieces
 from duologue.engine.stopping import StopPolicy
 from duologue.engine.voices import NO_VOICE, Voice
 from duologue.errors import OptionError
@@ -27,6 +29,7 @@ from duologue.frames import Segment
 
 # When the model is full, so much of it is emptied at once: what stays is read again, which should be rare.
 _SPARE_SHARE = 1 / 4
+_LONGEST_PATIENCE_S = 3600.0
 
 
 class TurnOptions(TypedDict, total=False):
@@ -101,6 +104,63 @@ class Conversation:
 
         One that is interrupted (`SpeechStream.interrupt`) is appended as far as it was heard.
         """
+        return self._stream(text, speaker, options)
+
+    @overload
+    def speak(
+        self,
+        pieces: AsyncIterable[str],
+        speaker: int = 0,
+        *,
+        patience_s: float | None = None,
+        **options: Unpack[TurnOptions],
+    ) -> AsyncSpokenPieces: ...
+
+    @overload
+    def speak(
+        self,
+        pieces: Iterable[str],
+        speaker: int = 0,
+        *,
+        patience_s: float | None = None,
+        **options: Unpack[TurnOptions],
+    ) -> SpokenPieces: ...
+
+    def speak(
+        self,
+        pieces: Iterable[str] | AsyncIterable[str],
+        speaker: int = 0,
+        *,
+        patience_s: float | None = None,
+        **options: Unpack[TurnOptions],
+    ) -> SpokenPieces | AsyncSpokenPieces:
+        """Speaks a text that arrives in pieces, as a language model writes it, without waiting for its end.
+
+        It is spoken clause by clause, each a turn whose context is what was said before, and sounds as one. Text that
+        does not come within `patience_s` seconds, that goes on for ever, or whose writer raises ends the speech with
+        that error, after what came before it. `max_audio_length_ms` is for each clause; so is `seed`, counted up. An
+        asynchronous iterable needs a scheduler. Raises as `stream_say`.
+        """
+        speaker = check_speaker(speaker)
+        if patience_s is not None:
+            patience_s = check_number("patience_s", patience_s, 0, _LONGEST_PATIENCE_S)
+        state = self.generator.codec.init_decoder_state(1)
+        first_seed = SamplingOptions(seed=options.get("seed")).seeded().seed
+        assert first_seed is not None
+
+        def open_clause(text: str, index: int) -> SpeechStream | ScheduledSpeech:
+            own = TurnOptions(**{**options, "seed": (first_seed + index) % MAX_SEED})
+            return self._stream(text, speaker, own, state)
+
+        if isinstance(pieces, AsyncIterable):
+            if self._scheduler is None:
+                raise OptionError("text from an asynchronous iterable needs a conversation with a scheduler")
+            return AsyncSpokenPieces(pieces, open_clause, self.truncate, patience_s)
+        return SpokenPieces([pieces] if isinstance(pieces, str) else pieces, open_clause, self.truncate, patience_s)
+
+    def _stream(
+        self, text: str, speaker: int, options: TurnOptions, codec_state: MimiDecoderState | None = None
+    ) -> SpeechStream | ScheduledSpeech:
         started = time.perf_counter()
         speaker = check_speaker(speaker)
         sampling = SamplingOptions(
@@ -119,7 +179,7 @@ class Conversation:
             if result.codes.shape[1] or result.stop_reason != "interrupted":
                 self._turns.append((CodedSegment(speaker, text, result.codes), result.audio))
 
-        turn = Turn(
+        request = SpeechRequest(
             text,
             speaker,
             [turn for turn, _ in self._turns[evicted:]],
@@ -129,8 +189,9 @@ class Conversation:
             options.get("normalize"),
             options.get("stopping"),
             History(evicted, _SPARE_SHARE, [] if self._read is None else [self._read]),
+            codec_state,
         )
-        return (self._scheduler or self.generator).stream_turn(turn, started=started, on_result=append)
+        return (self._scheduler or self.generator).stream_request(request, started=started, on_result=append)
 
     def hear(self, audio: Tensor | None, text: str, speaker: int) -> None:
         """Appends a turn that was spoken elsewhere: float32 `[num_samples]` at the generator's rate, with its words.

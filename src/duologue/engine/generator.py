@@ -13,7 +13,7 @@ from functools import partial
 
 from torch import Tensor
 
-from duologue.codec.mimi import Mimi
+from duologue.codec.mimi import Mimi, MimiDecoderState
 from duologue.engine.batch import FrameRequest
 from duologue.engine.context import (
     CodedSegment,
@@ -63,10 +63,12 @@ class History:
 
 
 @dataclass(frozen=True)
-class Turn:
+class SpeechRequest:
     """What is to be spoken: a text, by whom, after a context that is coded, in voices that are chosen, and how.
 
-    `history` is what a conversation brings of its earlier turns; for the rest see `Generator.generate`.
+    `history` is what a conversation brings of its earlier turns. A `codec_state` of one row, which changes with the
+    speech, lets its sound go on where what was spoken through it before has ended. For the rest see
+    `Generator.generate`.
     """
 
     text: str
@@ -78,6 +80,7 @@ class Turn:
     normalize: bool | None = None
     stopping: StopPolicy | None = None
     history: History = field(default_factory=History)
+    codec_state: MimiDecoderState | None = None
 
 
 class Generator:
@@ -214,10 +217,10 @@ class Generator:
         """
         started = time.perf_counter()
         sampling = SamplingOptions(temperature, topk, seed, guidance)
-        turn = self.turn(text, speaker, context, sampling, max_audio_length_ms, voice, normalize, stopping)
-        return self.stream_turn(turn, started=started)
+        request = self.request(text, speaker, context, sampling, max_audio_length_ms, voice, normalize, stopping)
+        return self.stream_request(request, started=started)
 
-    def turn(
+    def request(
         self,
         text: str,
         speaker: int,
@@ -227,62 +230,63 @@ class Generator:
         voice: str | Voice | None,
         normalize: bool | None,
         stopping: StopPolicy | None,
-    ) -> Turn:
-        """The turn that `stream` speaks: its voice found, the recordings of its context encoded; raises as it does."""
+    ) -> SpeechRequest:
+        """What `stream` speaks: its voice found, the recordings of its context encoded; raises as it does."""
         plan = self.voice_plan(speaker, voice)
         coded = self.coded(context)
-        return Turn(text, speaker, coded, plan, sampling, max_audio_length_ms, normalize, stopping)
+        return SpeechRequest(text, speaker, coded, plan, sampling, max_audio_length_ms, normalize, stopping)
 
-    def stream_turn(
+    def stream_request(
         self,
-        turn: Turn,
+        request: SpeechRequest,
         *,
         started: float | None = None,
         on_result: Callable[[Speech, Prefix | None], None] | None = None,
     ) -> SpeechStream:
-        """`stream` for a turn.
+        """`stream` for a request.
 
         `started` is when the clock began; `on_result` is called with the result and what the model has read before the
         stream's last step returns.
         """
         started = time.perf_counter() if started is None else started
-        made = self.plan_speech(turn)
-        request = self.with_voices(made)
+        made = self.plan_speech(request)
+        frames = self.with_voices(made)
         busy_s = time.perf_counter() - started
-        return SpeechStream(self.model, request, self.codec, made, busy_s=busy_s, on_result=on_result)
+        return SpeechStream(self.model, frames, self.codec, made, busy_s=busy_s, on_result=on_result)
 
-    def plan_speech(self, turn: Turn) -> SpeechPlan:
-        """What `stream_turn` speaks, without a step of the model; raises and warns as it does."""
-        speaker = check_speaker(turn.speaker)
-        text = check_text(turn.text, self.tokenizer, turn.normalize)
-        stopping = turn.stopping if turn.stopping is not None else StopPolicy()
+    def plan_speech(self, request: SpeechRequest) -> SpeechPlan:
+        """What `stream_request` speaks, without a step of the model; raises and warns as it does."""
+        speaker = check_speaker(request.speaker)
+        text = check_text(request.text, self.tokenizer, request.normalize)
+        stopping = request.stopping if request.stopping is not None else StopPolicy()
         if not isinstance(stopping, StopPolicy):
             raise OptionError(f"stopping is {type(stopping).__name__}; expected a duologue.StopPolicy")
-        max_frames = self.num_frames(turn.max_audio_length_ms)
+        max_frames = self.num_frames(request.max_audio_length_ms)
         num_codebooks, frame_rate = self.model.num_codebooks, self.codec.frame_rate
         prompt = build_prompt(
             CodedSegment(speaker, text),
-            turn.context,
-            lambda kept: self._voice_prompts(turn.voices, speaker, kept),
-            lambda segment: segment_rows(segment, self.tokenizer, num_codebooks, turn.normalize),
+            request.context,
+            lambda kept: self._voice_prompts(request.voices, speaker, kept),
+            lambda segment: segment_rows(segment, self.tokenizer, num_codebooks, request.normalize),
             max_rows=self.max_rows,
             max_frames=max_frames,
             frame_rate=frame_rate,
-            spare_share=turn.history.spare_share,
+            spare_share=request.history.spare_share,
         )
-        num_evicted = turn.history.num_evicted + prompt.num_evicted
+        num_evicted = request.history.num_evicted + prompt.num_evicted
         if num_evicted:
+            num_segments = request.history.num_evicted + len(request.context)
             warn(
-                f"{num_evicted} of {turn.history.num_evicted + len(turn.context)} context segments, the oldest, were "
-                f"left out: the model holds {self.max_rows} rows"
+                f"{num_evicted} of {num_segments} context segments, the oldest, were left out: "
+                f"the model holds {self.max_rows} rows"
             )
-        sampling = turn.sampling.seeded()
+        sampling = request.sampling.seeded()
         assert sampling.seed is not None
-        request = FrameRequest(
-            prompt.rows, sampling, prompt.max_frames, turn.history.prefixes, end_bias=stopping.end_bias
+        frames = FrameRequest(
+            prompt.rows, sampling, prompt.max_frames, request.history.prefixes, end_bias=stopping.end_bias
         )
         watch = partial(StopWatch, stopping, text, frame_rate)
-        return SpeechPlan(request, prompt.num_voice_rows, sampling.seed, num_evicted, watch)
+        return SpeechPlan(frames, prompt.num_voice_rows, sampling.seed, num_evicted, watch, request.codec_state)
 
     def with_voices(self, plan: SpeechPlan) -> FrameRequest:
         """The request, the prefix of its voice prompts among what is known; read now unless it was before."""

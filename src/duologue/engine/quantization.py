@@ -66,10 +66,11 @@ class Int8Linear(nn.Module):
         rows = x.reshape(-1, x.shape[-1])
         largest = rows.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
         levels = self._levels
-        product: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+        product = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
             rows / largest, 1 / levels, levels + 1, self._weight
         )
-        return (product * largest).unflatten(0, x.shape[:-1])
+        scaled: Tensor = product * largest
+        return scaled.view(*x.shape[:-1], -1)
 
 
 class Int8Embedding(nn.Module):

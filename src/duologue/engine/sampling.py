@@ -24,7 +24,7 @@ from duologue.errors import OptionError
 DEFAULT_TEMPERATURE = 0.9
 DEFAULT_TOPK = 50
 MAX_TEMPERATURE = 100.0
-_MAX_SEED = 2**63 - 1
+MAX_SEED = 2**63 - 1
 _FRESH_SEEDS = 2**32
 
 
@@ -47,7 +47,7 @@ class SamplingOptions:
         object.__setattr__(self, "temperature", check_number("temperature", self.temperature, 0, MAX_TEMPERATURE))
         object.__setattr__(self, "topk", _whole("topk", self.topk, 1, None))
         if self.seed is not None:
-            object.__setattr__(self, "seed", _whole("seed", self.seed, 0, _MAX_SEED))
+            object.__setattr__(self, "seed", _whole("seed", self.seed, 0, MAX_SEED))
         if self.guidance is not None:
             object.__setattr__(self, "guidance", check_number("guidance", self.guidance, 0, MAX_GUIDANCE))
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from duologue.engine.batch import FrameBatch, FrameRequest, Speaking
 from duologue.engine.context import CodedSegment
-from duologue.engine.generator import DEFAULT_MAX_AUDIO_LENGTH_MS, Generator, Turn
+from duologue.engine.generator import DEFAULT_MAX_AUDIO_LENGTH_MS, Generator, SpeechRequest
 from duologue.engine.prefix import Prefix, restore
 from duologue.engine.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOPK, SamplingOptions
 from duologue.engine.scheduled import ScheduledSpeech
@@ -131,19 +131,21 @@ class Scheduler:
         """
         started = time.perf_counter()
         sampling = SamplingOptions(temperature, topk, seed, guidance)
-        turn = self.generator.turn(text, speaker, context, sampling, max_audio_length_ms, voice, normalize, stopping)
-        return self.stream_turn(turn, started=started)
+        request = self.generator.request(
+            text, speaker, context, sampling, max_audio_length_ms, voice, normalize, stopping
+        )
+        return self.stream_request(request, started=started)
 
-    def stream_turn(
+    def stream_request(
         self,
-        turn: Turn,
+        request: SpeechRequest,
         *,
         started: float | None = None,
         on_result: Callable[[Speech, Prefix | None], None] | None = None,
     ) -> ScheduledSpeech:
-        """`Generator.stream_turn` through the queue; `on_result` is called in the scheduler's thread."""
+        """`Generator.stream_request` through the queue; `on_result` is called in the scheduler's thread."""
         started = time.perf_counter() if started is None else started
-        made = self.generator.plan_speech(turn)
+        made = self.generator.plan_speech(request)
         utterance = Utterance(made, self.generator.codec, self.generator.model.num_codebooks)
         speech = ScheduledSpeech(utterance, started, self._notify)
         with self._lock:
@@ -243,7 +245,11 @@ class Scheduler:
             # Whatever it is, memory that is short above all: the newest request fails, the others go on.
             order.speech.fail(error)
         else:
-            self._decoder.reset(torch.tensor([len(self._orders)], device=self._device))
+            row = len(self._orders)
+            if order.plan.codec_state is None:
+                self._decoder.reset(torch.tensor([row], device=self._device))
+            else:
+                self._decoder.rows(row, row + 1).copy_from(order.plan.codec_state)
             self._orders.append(order)
         self._joining = self._reading = None
 
@@ -289,6 +295,8 @@ class Scheduler:
         if error is None and order.on_result is not None and not order.speech.is_cancelled:
             prefix = self._batch.prefix(order.speaking)
         self._batch.leave(order.speaking)
+        if order.plan.codec_state is not None:
+            order.plan.codec_state.copy_from(self._decoder.rows(row, row + 1))
         self._decoder.rows(row, row + 1).copy_from(self._decoder.rows(last, last + 1))
         self._orders[row] = self._orders[last]
         del self._orders[last]

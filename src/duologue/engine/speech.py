@@ -54,7 +54,7 @@ class Speech:
 class SpeechPlan:
     """An utterance to be made: the request, how many of its rows are voice prompts, its seed, what did not fit.
 
-    `watch` makes what follows its speech and finds where it is over.
+    `watch` makes what follows its speech and finds where it is over; for `codec_state` see `SpeechRequest`.
     """
 
     request: FrameRequest
@@ -62,6 +62,7 @@ class SpeechPlan:
     seed: int
     num_evicted: int
     watch: Callable[[], StopWatch]
+    codec_state: MimiDecoderState | None = None
 
 
 class Utterance:
@@ -147,7 +148,7 @@ class SpeechStream(Iterator[Tensor]):
         self._speaking: Speaking | None = None
         self._closed = False
         self._device = next(codec.parameters()).device
-        self._state: MimiDecoderState | None = None
+        self._state = plan.codec_state
         self._busy_s = busy_s
         self._on_result = on_result
 

@@ -41,6 +41,8 @@ _WEEKDAYS: Final = {
 }  # fmt: skip
 # Also names or words of their own: expanded only in the middle of a sentence, before a small letter or a number.
 _AMBIGUOUS: Final = _words("max min est ext vol fig figs eq ch temp ca rd")
+# Oftener the last word of a sentence than an abbreviation before another word.
+_SENTENCE_ENDS: Final = _words("etc inc ltd corp mar jun jr sr")
 _CAPITALIZED: Final = _words("jan feb mar apr jun jul aug sep sept oct nov dec")
 
 _TITLE: Final = re.compile(rf"(?<![\w.])(?:({_PLAIN_TITLES})(?:\.(?!\w)|(?= [A-Z]))|({'|'.join(_TITLES)})\.(?= [A-Z]))")
@@ -129,6 +131,11 @@ def _day_list(found: re.Match[str]) -> str:
 
 def _day_alone(found: re.Match[str]) -> str:
     return _WEEKDAYS[found[1] or found[2]] + _stop_after(found)
+
+
+def is_abbreviation(word: str) -> bool:
+    """Whether a full stop after `word` (itself without) is part of it, as in "Dr." or "e.g."."""
+    return word in _TITLES or word in _WEEKDAYS or word.lower() in _ABBREVIATIONS.keys() - _AMBIGUOUS - _SENTENCE_ENDS
 
 
 def expand_abbreviations(text: str) -> str:

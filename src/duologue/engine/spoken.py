@@ -1,0 +1,288 @@
+"""Speaking a text that is still being written, as a language model writes it: clause by clause.
+
+Each clause is a turn of its own whose context is what was spoken so far, so that voice and manner carry over; one codec
+state runs through all of them, so that the sound goes on without a seam.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from typing import Self
+
+from torch import Tensor
+
+from duologue.engine.context import MAX_CHARACTERS
+from duologue.engine.scheduled import ScheduledSpeech
+from duologue.engine.speech import Speech, SpeechStream
+from duologue.errors import OptionError, TextError
+from duologue.text.clauses import ClauseSplitter
+
+# Pieces of text that may wait to be spoken: whoever writes faster waits too.
+_MAX_PIECES = 256
+# How often a writer that waits looks whether anybody still listens.
+_LOOK_S = 0.1
+
+OpenClause = Callable[[str, int], SpeechStream | ScheduledSpeech]
+
+
+class SpokenText:
+    """What is common to both kinds: the clauses that were spoken, and how the rest is stopped.
+
+    `speeches` are the clauses so far, `text` their words. The conversation has a turn for each.
+    """
+
+    def __init__(self, open_clause: OpenClause, forget: Callable[[int], None]) -> None:
+        """`open_clause(text, n)` begins to speak the n-th clause; `forget(n)` cuts the conversation's last turn.
+
+        It keeps the first `n` frames of that turn.
+        """
+        self.speeches: list[Speech] = []
+        self.text = ""
+        self._open_clause, self._forget = open_clause, forget
+        self._splitter = ClauseSplitter()
+        self._clauses: deque[str] = deque()
+        self._num_characters = 0
+        self._stream: SpeechStream | ScheduledSpeech | None = None
+        self._is_over = False
+
+    def interrupt(self, num_frames: int | None = None) -> None:
+        """Ends the speech where its listener stopped it, after `num_frames` frames of all clauses (None: all made).
+
+        The conversation remembers what was heard. Raises `OptionError` for more frames than there are.
+        """
+        if self._is_over:
+            return
+        spoken = sum(speech.codes.shape[1] for speech in self.speeches)
+        wanted = None if num_frames is None else num_frames - spoken  # of the clause that was begun
+        if wanted is not None and (wanted < -spoken or (self._stream is None and wanted > 0)):
+            raise OptionError(f"num_frames {num_frames}; expected 0 to the {spoken} frames that were made")
+        if self._stream is not None:
+            try:
+                rest = self._stream.interrupt(wanted if wanted is None else max(0, wanted))
+            except OptionError as error:
+                raise OptionError(f"num_frames {num_frames}; {spoken} are of clauses before this one: {error}") from error
+            if rest.codes.shape[1]:
+                self.speeches.append(rest)
+        self._cut(max(0, -(wanted or 0)))
+        self._stream = None
+        self.close()
+
+    def close(self) -> None:
+        """Stops, and throws away the clause that was begun; harmless when all is spoken."""
+        self._is_over = True
+        if self._stream is not None:
+            self._stream.close()
+        self._stream = None
+
+    def _cut(self, num_frames: int) -> None:
+        """Takes the last frames back, out of the conversation too."""
+        while num_frames:
+            made = self.speeches[-1].codes.shape[1]
+            self._forget(max(0, made - num_frames))
+            num_frames -= min(made, num_frames)
+            self.speeches.pop()
+
+    def _hear(self, piece: object) -> None:
+        """Takes in a piece of text; raises `TextError` for anything else, and for more than can be meant."""
+        if not isinstance(piece, str):
+            raise TextError(f"a piece of the text is {type(piece).__name__}; expected a string")
+        self._num_characters += len(piece)
+        if self._num_characters > MAX_CHARACTERS:
+            raise TextError(f"the text has more than {MAX_CHARACTERS} characters: it was spoken up to there")
+        self._clauses += self._splitter.feed(piece)
+
+    def _begin(self) -> SpeechStream | ScheduledSpeech:
+        clause = self._clauses.popleft()
+        self.text = f"{self.text} {clause}".strip()
+        self._stream = self._open_clause(clause, len(self.speeches))
+        return self._stream
+
+    def _finish_clause(self) -> None:
+        assert self._stream is not None and self._stream.result is not None
+        self.speeches.append(self._stream.result)
+        self._stream = None
+
+
+class SpokenPieces(SpokenText, Iterator[Tensor]):
+    """Chunks of audio, float32 `[num_samples]` whole frames each, for a text in pieces from any iterable.
+
+    The iterable runs in a thread of its own, so that speech goes on while it waits. If it raises, what came before is
+    spoken and then its error is raised here. `patience_s` bounds how long it may stall (None: for ever).
+    """
+
+    def __init__(
+        self,
+        pieces: Iterable[str],
+        open_clause: OpenClause,
+        forget: Callable[[int], None],
+        patience_s: float | None = None,
+    ) -> None:
+        super().__init__(open_clause, forget)
+        self._patience_s = patience_s
+        self._pieces: queue.Queue[object] = queue.Queue(_MAX_PIECES)
+        self._failure: BaseException | None = None
+        self._has_all = False
+        threading.Thread(target=self._read, args=(pieces,), name="duologue-text", daemon=True).start()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __next__(self) -> Tensor:
+        try:
+            while not self._is_over:
+                if self._stream is None:
+                    self._wait_for_clause()
+                    if not self._clauses:
+                        self._is_over = True
+                        break
+                    self._begin()
+                assert self._stream is not None
+                try:
+                    return next(self._stream)
+                except StopIteration:
+                    self._finish_clause()
+        except BaseException:
+            self.close()
+            raise
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        raise StopIteration
+
+    def _wait_for_clause(self) -> None:
+        """Returns with a clause to speak, or with none where the text is over."""
+        while not self._clauses and not self._has_all:
+            try:
+                piece = self._pieces.get(timeout=self._patience_s)
+            except queue.Empty:
+                self._failure = TextError(f"no text came for {self._patience_s:g} s")
+                piece = _END
+            if piece is _END or isinstance(piece, _Failed):
+                self._failure = piece.error if isinstance(piece, _Failed) else self._failure
+                self._has_all = True
+                self._clauses += self._splitter.flush()
+                continue
+            try:
+                self._hear(piece)
+            except TextError as error:
+                self._failure, self._has_all = error, True
+
+    def _read(self, pieces: Iterable[str]) -> None:
+        """In the thread: hands the pieces over one by one, as long as somebody listens."""
+        last: object = _END
+        try:
+            for piece in pieces:
+                if not self._hand_over(piece):
+                    return
+        except BaseException as error:
+            # Not this thread's to judge: the listener raises it.
+            last = _Failed(error)
+        self._hand_over(last)
+
+    def _hand_over(self, piece: object) -> bool:
+        while not self._is_over:
+            try:
+                self._pieces.put(piece, timeout=_LOOK_S)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+
+class AsyncSpokenPieces(SpokenText, AsyncIterator[Tensor]):
+    """`SpokenPieces` for `async for`, from an asynchronous iterable and through a scheduler."""
+
+    def __init__(
+        self,
+        pieces: AsyncIterable[str],
+        open_clause: OpenClause,
+        forget: Callable[[int], None],
+        patience_s: float | None = None,
+    ) -> None:
+        super().__init__(open_clause, forget)
+        self._patience_s = patience_s
+        self._source = aiter(pieces)
+        self._next_piece: asyncio.Task[str] | None = None
+        self._failure: BaseException | None = None
+        self._has_all = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        super().close()
+        if self._next_piece is not None:
+            self._next_piece.cancel()
+            self._next_piece = None
+
+    async def __anext__(self) -> Tensor:
+        try:
+            while not self._is_over:
+                if self._stream is None:
+                    await self._wait_for_clause()
+                    if not self._clauses:
+                        self.close()
+                        break
+                    self._begin()
+                self._ask()  # the next text is written while this is spoken
+                assert isinstance(self._stream, ScheduledSpeech)
+                try:
+                    return await anext(self._stream)
+                except StopAsyncIteration:
+                    self._finish_clause()
+        except BaseException:
+            self.close()
+            raise
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+        raise StopAsyncIteration
+
+    def _ask(self) -> None:
+        """Lets the writer go on, by one piece."""
+        if self._next_piece is None and not self._has_all:
+            self._next_piece = asyncio.ensure_future(anext(self._source))
+
+    async def _wait_for_clause(self) -> None:
+        """Returns with a clause to speak, or with none where the text is over."""
+        while not self._clauses and not self._has_all:
+            self._ask()
+            assert self._next_piece is not None
+            done, _ = await asyncio.wait([self._next_piece], timeout=self._patience_s)
+            try:
+                if not done:
+                    raise TextError(f"no text came for {self._patience_s:g} s")
+                piece, self._next_piece = self._next_piece, None
+                self._hear(piece.result())
+            except StopAsyncIteration:
+                self._has_all = True
+            except Exception as error:
+                self._failure, self._has_all = error, True
+            if self._has_all:
+                self._clauses += self._splitter.flush()
+
+
+class _Failed:
+    """What an iterable raised."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+_END = object()

@@ -1,0 +1,223 @@
+"""A text that is still being written: spoken as it comes, as one sound, remembered and stopped exactly."""
+
+import asyncio
+import itertools
+import threading
+import time
+
+import pytest
+import torch
+
+from duologue.engine import spoken
+from duologue.engine.conversation import Conversation
+from duologue.engine.scheduler import Scheduler
+from duologue.errors import OptionError, TextError
+
+OPTIONS = {"max_audio_length_ms": 400, "seed": 3}  # five frames a clause
+TEXT = ["Hello ", "there. How ", "are you", "? Fi", "ne."]
+CLAUSES = ["Hello there.", "How are you?", "Fine."]
+
+pytestmark = pytest.mark.filterwarnings("ignore::duologue.DuologueWarning")  # the clauses of a random model are cut
+
+
+def num_frames(conversation: Conversation) -> list[int]:
+    return [len(turn.audio) // conversation.generator.codec.frame_size for turn in conversation.segments]
+
+
+def test_clauses_are_turns_of_one_sound(voiced):
+    conversation, plain = Conversation(voiced), Conversation(voiced)
+    stream = conversation.speak(iter(TEXT), **OPTIONS)
+    audio = torch.cat(list(stream))
+    assert stream.text == " ".join(CLAUSES) and [turn.text for turn in conversation.segments] == CLAUSES
+    for index, (speech, clause) in enumerate(zip(stream.speeches, CLAUSES, strict=True)):
+        expected = plain.say(clause, **{**OPTIONS, "seed": 3 + index})
+        assert torch.equal(speech.codes, expected.codes)
+    codes = torch.cat([speech.codes for speech in stream.speeches], dim=1)
+    assert codes.shape[1] == 15
+    torch.testing.assert_close(audio, voiced.codec.decode(codes[None])[0, 0], atol=1e-4, rtol=0)
+
+
+def test_speech_begins_before_the_text_is_written(voiced):
+    heard = threading.Event()
+
+    def write():
+        yield "Hello there. And"
+        assert heard.wait(20), "nobody spoke"
+        yield " more."
+
+    stream = Conversation(voiced).speak(write(), **OPTIONS)
+    next(stream)
+    heard.set()
+    assert len(list(stream)) == 9 and stream.text == "Hello there. And more."
+
+
+def test_a_string_is_one_piece(voiced):
+    stream = Conversation(voiced).speak("Hello there. Fine.", **OPTIONS)
+    assert len(list(stream)) == 10
+
+
+def test_nothing_to_say(voiced):
+    conversation = Conversation(voiced)
+    assert list(conversation.speak([], **OPTIONS)) == list(conversation.speak(["", " \n"], **OPTIONS)) == []
+    assert conversation.segments == ()
+
+
+def test_a_writer_that_fails_is_heard_up_to_there(voiced):
+    def write():
+        yield "Hello there. And th"
+        raise ConnectionError("the model is gone")
+
+    stream = Conversation(voiced).speak(write(), **OPTIONS)
+    chunks = []
+    with pytest.raises(ConnectionError, match="the model is gone"):
+        for chunk in stream:
+            chunks.append(chunk)
+    assert len(chunks) == 10 and stream.text == "Hello there. And th"
+    assert list(stream) == []
+
+
+def test_a_writer_that_stalls_is_given_up(voiced):
+    released = threading.Event()
+
+    def write():
+        yield "Hello there. And"
+        released.wait(20)
+
+    stream = Conversation(voiced).speak(write(), patience_s=0.05, **OPTIONS)
+    chunks = []
+    with pytest.raises(TextError, match=r"no text came for 0.05 s"):
+        for chunk in stream:
+            chunks.append(chunk)
+    released.set()
+    assert len(chunks) == 10
+
+
+def test_a_text_without_an_end_has_one(voiced, monkeypatch):
+    monkeypatch.setattr(spoken, "MAX_CHARACTERS", 30)
+    stream = Conversation(voiced).speak(itertools.repeat("Yes. "), **OPTIONS)
+    chunks = []
+    with pytest.raises(TextError, match="more than 30 characters"):
+        for chunk in stream:
+            chunks.append(chunk)
+    assert 20 <= len(chunks) <= 30
+    for thread in threading.enumerate():
+        if thread.name == "duologue-text":
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("piece", [None, 3, b"bytes"])
+def test_a_piece_that_is_no_text(voiced, piece):
+    with pytest.raises(TextError, match="expected a string"):
+        list(Conversation(voiced).speak([piece], **OPTIONS))
+
+
+def test_bad_options_raise_before_anything_is_spoken(voiced):
+    conversation = Conversation(voiced)
+    with pytest.raises(OptionError, match="patience_s -1"):
+        conversation.speak(["a"], patience_s=-1)
+    with pytest.raises(OptionError, match="speaker"):
+        conversation.speak(["a"], speaker=-1)
+    with pytest.raises(OptionError, match="seed"):
+        conversation.speak(["a"], seed=-1)
+
+
+class TestInterruption:
+    @pytest.mark.parametrize(
+        ("taken", "kept", "expected"),
+        [(7, None, [5, 2]), (7, 6, [5, 1]), (7, 5, [5]), (7, 3, [3]), (7, 0, []), (5, None, [5]), (12, 4, [4])],
+    )
+    def test_what_was_heard_is_remembered(self, voiced, taken, kept, expected):
+        conversation = Conversation(voiced)
+        stream = conversation.speak(TEXT, **OPTIONS)
+        chunks = list(itertools.islice(stream, taken))
+        stream.interrupt(kept)
+        assert num_frames(conversation) == expected
+        assert list(stream) == [] and len(chunks) == taken
+        stream.interrupt(kept)  # again: harmless
+        assert num_frames(conversation) == expected
+
+    def test_more_than_there_is(self, voiced):
+        conversation = Conversation(voiced)
+        stream = conversation.speak(TEXT, **OPTIONS)
+        list(itertools.islice(stream, 7))
+        for wrong in (8, -1):
+            with pytest.raises(OptionError, match=f"num_frames {wrong}"):
+                stream.interrupt(wrong)
+        assert len(list(stream)) == 8  # it goes on
+
+    def test_leaving_throws_the_clause_away(self, voiced):
+        conversation = Conversation(voiced)
+        with conversation.speak(TEXT, **OPTIONS) as stream:
+            list(itertools.islice(stream, 7))
+        assert num_frames(conversation) == [5] and list(stream) == []
+
+
+class TestScheduled:
+    def test_the_same_as_alone(self, voiced):
+        alone = torch.cat(list(Conversation(voiced).speak(TEXT, **OPTIONS)))
+        with Scheduler(voiced, max_streams=3) as scheduler:
+            neighbour = scheduler.submit("hello hello", max_audio_length_ms=1200, seed=5)
+            streams = [Conversation(voiced, scheduler=scheduler).speak(TEXT, **OPTIONS) for _ in range(2)]
+            chunks = [list(stream) for stream in streams]
+            assert len(list(neighbour)) == 15
+        for one in chunks:
+            torch.testing.assert_close(torch.cat(one), alone, atol=1e-4, rtol=0)
+
+    def test_asynchronous_text(self, voiced):
+        alone = torch.cat(list(Conversation(voiced).speak(TEXT, **OPTIONS)))
+
+        async def write():
+            for piece in TEXT:
+                await asyncio.sleep(0)
+                yield piece
+
+        async def listen(scheduler: Scheduler) -> torch.Tensor:
+            conversation = Conversation(voiced, scheduler=scheduler)
+            stream = conversation.speak(write(), **OPTIONS)
+            chunks = [chunk async for chunk in stream]
+            assert stream.text == " ".join(CLAUSES) and num_frames(conversation) == [5, 5, 5]
+            return torch.cat(chunks)
+
+        async def both(scheduler: Scheduler) -> list[torch.Tensor]:
+            return await asyncio.gather(listen(scheduler), listen(scheduler))
+
+        with Scheduler(voiced, max_streams=2) as scheduler:
+            for audio in asyncio.run(both(scheduler)):
+                torch.testing.assert_close(audio, alone, atol=1e-4, rtol=0)
+
+    def test_asynchronous_text_that_fails_stalls_or_is_cut(self, voiced):
+        async def fail():
+            yield "Hello there. And"
+            raise ConnectionError("gone")
+
+        async def stall():
+            yield "Hello there. And"
+            await asyncio.sleep(60)
+
+        async def listen(scheduler: Scheduler) -> None:
+            for write, error in ((fail, ConnectionError), (stall, TextError)):
+                stream = Conversation(voiced, scheduler=scheduler).speak(write(), patience_s=0.05, **OPTIONS)
+                chunks = []
+                with pytest.raises(error):
+                    async for chunk in stream:
+                        chunks.append(chunk)
+                assert len(chunks) == 10
+            conversation = Conversation(voiced, scheduler=scheduler)
+            async with conversation.speak(stall(), **OPTIONS) as stream:
+                for _ in range(3):
+                    await anext(stream)
+                stream.interrupt(2)
+            assert num_frames(conversation) == [2]
+
+        started = time.monotonic()
+        with Scheduler(voiced) as scheduler:
+            asyncio.run(listen(scheduler))
+        assert time.monotonic() - started < 30
+
+    def test_asynchronous_text_needs_a_scheduler(self, voiced):
+        async def write():
+            yield "a"
+
+        with pytest.raises(OptionError, match="needs a conversation with a scheduler"):
+            Conversation(voiced).speak(write())
