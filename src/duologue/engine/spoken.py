@@ -64,7 +64,7 @@ class SpokenText:
             try:
                 rest = self._stream.interrupt(wanted if wanted is None else max(0, wanted))
             except OptionError as error:
-                raise OptionError(f"num_frames {num_frames}; {spoken} are of clauses before this one: {error}") from error
+                raise OptionError(f"num_frames {num_frames}; {spoken} are of the clauses before: {error}") from error
             if rest.codes.shape[1]:
                 self.speeches.append(rest)
         self._cut(max(0, -(wanted or 0)))
