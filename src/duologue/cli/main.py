@@ -15,13 +15,26 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from duologue.cli import codec, converse, convert, doctor, evaluate, options, prepare, speak, terminal, train, voices
+from duologue.cli import (
+    bench,
+    codec,
+    converse,
+    convert,
+    doctor,
+    evaluate,
+    options,
+    prepare,
+    speak,
+    terminal,
+    train,
+    voices,
+)
 from duologue.errors import DuologueError
 
 # Set to 1 to see the traceback of a failure that is not the user's.
 TRACEBACK_VARIABLE: Final = "DUOLOGUE_TRACEBACK"
 
-_COMMANDS: Final = ("speak", "converse", "voices", "codec", "convert", "prepare", "train", "eval", "doctor")
+_COMMANDS: Final = ("speak", "converse", "voices", "codec", "convert", "prepare", "train", "eval", "bench", "doctor")
 
 _HELP: Final = """
 Conversational speech: turns text, or a whole written conversation, into audio.
@@ -131,7 +144,7 @@ def create_app() -> typer.Typer:
         if context.invoked_subcommand is None:
             typer.echo(context.get_help())
 
-    for group in (speak, converse, voices, codec, convert, prepare, train, evaluate, doctor):
+    for group in (speak, converse, voices, codec, convert, prepare, train, evaluate, bench, doctor):
         group.register(app)
     return app
 

@@ -201,7 +201,11 @@ class Conversation:
         segment = Segment(speaker, text, audio)
         (coded,) = self.generator.coded([segment])
         samples = None if audio is None else torch.as_tensor(audio).detach().to("cpu", torch.float32).reshape(-1)
-        self._turns.append((coded, samples))
+        self.append(coded, samples)
+
+    def append(self, turn: CodedSegment, audio: Tensor | None = None) -> None:
+        """Appends a turn whose codes are there; `audio` is what `segments` gives back for it."""
+        self._turns.append((turn, audio))
 
     def truncate(self, num_frames: int, text: str | None = None) -> None:
         """Cuts the last turn after its first `num_frames` frames, as a listener who interrupted it heard it.

@@ -1,0 +1,155 @@
+"""Frames a second beside transformers, at csm-1b's full shape, with the same random weights and the same greedy frames.
+
+`python -m benchmarks.vs_transformers` needs about 20 GB of memory and 8 GB of disk. Prompts are text alone; a frame's
+time is that of many frames after the first ones. In float32 both have to say the same frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.reporting import add_options, finish, header, table
+from duologue.checkpoints import load_checkpoint
+from duologue.engine.batch import FrameBatch, FrameRequest
+from duologue.engine.bench import bandwidth, frame_bytes
+from duologue.engine.layout import lay_out
+from duologue.engine.quantization import Int8CSM
+from duologue.engine.sampling import SamplingOptions
+from duologue.errors import DuologueError
+from duologue.eval import memory
+from duologue.frames import text_rows
+from duologue.model.csm import CSM
+from duologue.text import build_symbol_tokenizer
+
+_WARM_FRAMES = 3
+
+
+def build_theirs(layers: int | None) -> Any:
+    """transformers' model of csm-1b's shape, weights as it initializes them; fewer `layers` for a quick look."""
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.CsmConfig() if layers is None else transformers.CsmConfig(num_hidden_layers=layers)
+    theirs: Any = transformers.CsmForConditionalGeneration(config)
+    return theirs.eval()
+
+
+@torch.inference_mode()
+def their_frames(theirs: Any, ids: Tensor, count: int) -> tuple[Tensor, float]:
+    """Greedy frames `[count, K]` and the seconds of all after the first."""
+
+    def generate(frames: int) -> tuple[Tensor, float]:
+        started = time.perf_counter()
+        made = theirs.generate(
+            input_ids=ids,
+            max_new_tokens=frames,
+            do_sample=False,
+            depth_decoder_do_sample=False,
+            pad_token_id=0,
+        )
+        return made, time.perf_counter() - started
+
+    _, begun = generate(_WARM_FRAMES)
+    made, total = generate(_WARM_FRAMES + count)
+    return made[0, -(_WARM_FRAMES + count) :], total - begun
+
+
+@torch.inference_mode()
+def our_frames(model: CSM, ids: Tensor, count: int) -> tuple[Tensor, float]:
+    """Greedy frames `[count, K]` and the seconds of all after the first."""
+    rows = text_rows(ids[0].tolist(), model.num_codebooks)
+    total = _WARM_FRAMES + count
+    batch, speaking = FrameBatch.alone(model, FrameRequest(rows, SamplingOptions(0.0, 1, 0, guidance=1.0), total))
+    for _ in range(_WARM_FRAMES):
+        batch.step()
+    started = time.perf_counter()
+    for _ in range(count):
+        batch.step()
+    seconds = time.perf_counter() - started
+    return torch.stack(speaking.frames), seconds
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.vs_transformers", description=__doc__)
+    parser.add_argument("--frames", type=int, default=12, help="frames that are timed (default: 12)")
+    parser.add_argument("--rounds", type=int, default=2, help="how often; the best counts (default: 2)")
+    parser.add_argument("--layers", type=int, help="of the backbone (default: csm-1b's 16)")
+    parser.add_argument("--bfloat16", action="store_true", help="time it in bfloat16 too")
+    add_options(parser)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    try:
+        lines = compare(arguments)
+    except DuologueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    title = "csm-1b's shape beside transformers"
+    finish([*header(title, arguments.threads, ["transformers"]), *lines], arguments.out)
+    return 0
+
+
+def compare(arguments: argparse.Namespace) -> list[str]:
+    """Both models in turns, then ours alone in eight bits."""
+    theirs = build_theirs(arguments.layers)
+    with tempfile.TemporaryDirectory() as folder:
+        theirs.save_pretrained(folder)
+        # Nothing is read in words here; any tokenizer will do.
+        build_symbol_tokenizer("a").save(str(Path(folder) / "tokenizer.json"))
+        ours = lay_out(load_checkpoint(Path(folder)).model.eval())
+    ids = torch.randint(10, 70, (1, 24), generator=torch.Generator().manual_seed(0))
+    read = bandwidth()
+    rows: list[list[object]] = []
+    times: list[float] = []
+
+    def best(frames: Callable[[Any, Tensor, int], tuple[Tensor, float]], model: Any) -> tuple[Tensor, float]:
+        runs = [frames(model, ids, arguments.frames) for _ in range(arguments.rounds)]
+        return runs[0][0], min(seconds for _, seconds in runs) / arguments.frames
+
+    def add(name: str, seconds: float, width: float) -> None:
+        limit = frame_bytes(ours, width) / read
+        times.append(seconds)
+        rows.append([name, 1000 * seconds, 1 / seconds, times[0] / seconds, 1000 * limit])
+        print(f"{name}: {1000 * seconds:.0f} ms a frame", file=sys.stderr, flush=True)
+
+    expected, seconds = best(their_frames, theirs)
+    add("transformers, float32", seconds, 4.0)
+    made, seconds = best(our_frames, ours)
+    add("duologue, float32", seconds, 4.0)
+    is_same = torch.equal(made, expected.to(made))
+    if arguments.bfloat16:
+        exact = ours.state_dict()  # holds the float32 values while the model has others
+        _, seconds = best(their_frames, theirs.bfloat16())
+        add("transformers, bfloat16", seconds, 2.0)
+        _, seconds = best(our_frames, ours.bfloat16())
+        add("duologue, bfloat16", seconds, 2.0)
+        ours.float().load_state_dict(exact)
+        del exact
+    del theirs
+    gc.collect()
+    packed = Int8CSM(ours)
+    gc.collect()
+    memory.reset_peak()
+    _, seconds = best(our_frames, packed)
+    add("duologue, int8", seconds, 1.0)
+    peak = memory.peak_mb()
+    columns = ["", "ms a frame", "frames/s", "of transformers' float32", "limit, ms"]
+    return [
+        *table(columns, rows),
+        f"The greedy frames of both in float32 are {'the same' if is_same else 'NOT the same'}. The limit is the "
+        f"weights that a frame reads over {read / 1e9:.1f} GB/s, the memory's measured bandwidth.",
+        "" if peak is None else f"While speaking in int8 the process holds at most {peak:.0f} MB (without a codec).",
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
