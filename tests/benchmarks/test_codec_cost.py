@@ -1,9 +1,12 @@
 """The program at toy size: a codec beside itself costs the same, and a larger one more."""
 
 import dataclasses
+import sys
 
+import pytest
 import torch
 
+from benchmarks import codec
 from benchmarks.codec_cost import Cost, compare, markdown
 from duologue.codec.mimi import Mimi
 from duologue.config import MIMI_PRESETS
@@ -22,3 +25,17 @@ def test_the_table_gives_factors_and_ratios() -> None:
     lines = markdown(Cost(0.1, 0.2, 0.3, 0.4), Cost(1.0, 1.0, 1.0, 1.0), seconds=10).splitlines()
     assert lines[4] == "| offline, real-time factor | 0.0300 | 0.2000 | 0.150 |"
     assert lines[7] == "| streaming, real-time factor | 0.0700 | 0.2000 | 0.350 |"
+
+
+def test_four_programs_on_one_mimi(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("transformers")
+    pytest.importorskip("moshi")
+    options = ["--seconds", "0.16", "--rounds", "1", "--codebooks", "8", "--threads", "1"]
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *options])
+    assert codec.main() == 0
+    page = capsys.readouterr().out
+    for name in ("duologue", "transformers", "moshi"):
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| {name} |")]
+        figures = [cell.strip() for cell in row.strip("|").split("|")][1:]
+        assert len(figures) == 4 and all(figure == "-" or float(figure) > 0 for figure in figures)
+    assert "streaming decode over offline decode" in page

@@ -1,0 +1,197 @@
+"""Mimi at full size in four programs, on one file of random weights: ours, transformers', moshi's and rustymimi's.
+
+`python -m benchmarks.codec` encodes and decodes a recording at once, and decodes and encodes it frame by frame.
+Milliseconds a frame of 80 ms; each way is taken in turns, and the best of several rounds counts. transformers has no
+streaming decoder. rustymimi (`pip install --no-deps rustymimi`) is left out where it is not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.reporting import add_options, finish, header, table
+from duologue.checkpoints import load_codec, save_checkpoint
+from duologue.codec.mimi import Mimi
+from duologue.config import MIMI_PRESETS
+from duologue.train.codec import initialise
+
+WAYS = ("encode", "decode", "streaming encode", "streaming decode")
+
+
+@dataclass(frozen=True)
+class Recording:
+    """`pcm [1, 1, S]` and some codes `[1, K, T]` of the same length."""
+
+    pcm: Tensor
+    codes: Tensor
+
+    @property
+    def num_frames(self) -> int:
+        return self.codes.shape[-1]
+
+
+Work = Callable[[Recording], object]
+
+
+def ours(codec: Mimi) -> dict[str, Work]:
+    """Duologue's."""
+
+    def encode(recording: Recording) -> None:
+        state = codec.init_encoder_state(1)
+        for piece in recording.pcm.split(codec.frame_size, dim=-1):
+            codec.encode(piece, state)
+
+    def decode(recording: Recording) -> None:
+        state = codec.init_decoder_state(1)
+        for piece in recording.codes.split(1, dim=-1):
+            codec.decode(piece, state)
+
+    return {
+        "encode": lambda recording: codec.encode(recording.pcm),
+        "decode": lambda recording: codec.decode(recording.codes),
+        "streaming encode": encode,
+        "streaming decode": decode,
+    }
+
+
+def transformers_mimi(folder: Path, num_codebooks: int) -> dict[str, Work]:
+    """transformers'."""
+    import transformers
+
+    theirs: Any = transformers.MimiModel.from_pretrained(folder)
+    theirs = theirs.eval()
+    return {
+        "encode": lambda recording: theirs.encode(recording.pcm, num_quantizers=num_codebooks),
+        "decode": lambda recording: theirs.decode(recording.codes),
+    }
+
+
+def moshi_mimi(path: Path, num_codebooks: int) -> dict[str, Work]:
+    """moshi's."""
+    from moshi.models import loaders
+
+    theirs: Any = loaders.get_mimi(path, device="cpu", num_codebooks=num_codebooks)
+
+    def encode(recording: Recording) -> None:
+        with theirs.streaming(1):
+            for piece in recording.pcm.split(theirs.frame_size, dim=-1):
+                theirs.encode(piece)
+
+    def decode(recording: Recording) -> None:
+        with theirs.streaming(1):
+            for piece in recording.codes.split(1, dim=-1):
+                theirs.decode(piece)
+
+    return {
+        "encode": lambda recording: theirs.encode(recording.pcm),
+        "decode": lambda recording: theirs.decode(recording.codes),
+        "streaming encode": encode,
+        "streaming decode": decode,
+    }
+
+
+def rusty_mimi(path: Path, num_codebooks: int) -> dict[str, Work]:
+    """rustymimi's, which has threads of its own."""
+    theirs: Any = importlib.import_module("rustymimi").Tokenizer(str(path), num_codebooks=num_codebooks)
+
+    def encode(recording: Recording) -> None:
+        theirs.reset()
+        pcm = recording.pcm.numpy()
+        for start in range(0, pcm.shape[-1], 1920):
+            theirs.encode_step(np.ascontiguousarray(pcm[..., start : start + 1920]))
+
+    def decode(recording: Recording) -> None:
+        theirs.reset()
+        codes = recording.codes.numpy().astype(np.uint32)
+        for index in range(codes.shape[-1]):
+            theirs.decode_step(np.ascontiguousarray(codes[..., index : index + 1]))
+
+    return {
+        "encode": lambda recording: theirs.encode(recording.pcm.numpy()),
+        "decode": lambda recording: theirs.decode(recording.codes.numpy().astype(np.uint32)),
+        "streaming encode": encode,
+        "streaming decode": decode,
+    }
+
+
+@torch.inference_mode()
+def measure(programs: dict[str, dict[str, Work]], recording: Recording, rounds: int) -> dict[str, dict[str, float]]:
+    """Milliseconds a frame of every program and way: the best round after one that is not counted."""
+    best: dict[str, dict[str, float]] = {name: {} for name in programs}
+    for number in range(rounds + 1):
+        for name, ways in programs.items():
+            for way, work in ways.items():
+                started = time.perf_counter()
+                work(recording)
+                spent = 1000 * (time.perf_counter() - started) / recording.num_frames
+                if number:
+                    best[name][way] = min(spent, best[name].get(way, spent))
+    return best
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.codec", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of the recording (default: 8)")
+    parser.add_argument("--rounds", type=int, default=3, help="the best of them counts (default: 3)")
+    parser.add_argument("--codebooks", type=int, default=32, help="codebooks in use (default: 32)")
+    add_options(parser)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    count = arguments.codebooks
+    torch.manual_seed(0)
+    codec = Mimi(MIMI_PRESETS["mimi"])
+    initialise(codec)
+    for name, buffer in codec.named_buffers():
+        if name.endswith("embedding_sum"):
+            buffer.normal_()
+    with tempfile.TemporaryDirectory() as folder:
+        moshi = save_checkpoint(Path(folder) / "moshi", "moshi-mimi", codec=codec)
+        plain = save_checkpoint(Path(folder) / "transformers", "transformers-mimi", codec=codec)
+        (file,) = moshi.glob("*.safetensors")
+        programs = {
+            "duologue": ours(load_codec(moshi, num_codebooks=count).eval()),
+            "transformers": transformers_mimi(plain, count),
+            "moshi": moshi_mimi(file, count),
+        }
+        if importlib.util.find_spec("rustymimi") is not None:
+            programs["rustymimi"] = rusty_mimi(file, count)
+        frames = max(1, round(arguments.seconds * codec.frame_rate))
+        generator = torch.Generator().manual_seed(0)
+        recording = Recording(
+            0.1 * torch.randn(1, 1, frames * codec.frame_size, generator=generator),
+            torch.randint(0, codec.config.codebook_size, (1, count, frames), generator=generator),
+        )
+        best = measure(programs, recording, arguments.rounds)
+    rows = [[name, *(found.get(way, "-") for way in WAYS)] for name, found in best.items()]
+    mine = best["duologue"]
+    ratios = [f"streaming decode over offline decode: {mine['streaming decode'] / mine['decode']:.2f}"]
+    for name, found in best.items():
+        if name != "duologue":
+            shares = ", ".join(f"{way} {found[way] / mine[way]:.2f}" for way in WAYS if way in found)
+            ratios.append(f"{name} over duologue: {shares}")
+    finish(
+        [
+            *header("Mimi at full size", arguments.threads, ["transformers", "moshi", "rustymimi"]),
+            *table(["ms a frame", *WAYS], rows),
+            *(f"- {ratio}" for ratio in ratios),
+        ],
+        arguments.out,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
