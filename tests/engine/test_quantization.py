@@ -14,7 +14,7 @@ from duologue.engine.layout import lay_out
 from duologue.engine.quantization import Int8CSM, Int8Embedding, Int8Linear, check_quantization
 from duologue.engine.sampling import SamplingOptions
 from duologue.errors import CheckpointError, OptionError
-from tests.engine.builders import prompt, tiny_csm
+from tests.engine.builders import prompt, tiny_csm, tiny_mimi
 from tests.engine.test_batch import spoken
 
 
@@ -113,15 +113,18 @@ def test_where_it_cannot_run(how, device, dtype, match):
 
 
 def test_weights_laid_out_for_few_rows_are_the_same(tmp_path):
-    model = tiny_csm()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    rows = prompt(model, 5, 3, seed=1)
+    model, codec = tiny_csm(), tiny_mimi()
+    before = [{name: tensor.clone() for name, tensor in one.state_dict().items()} for one in (model, codec)]
+    rows, codes = prompt(model, 5, 3, seed=1), torch.randint(0, 64, (1, codec.num_codebooks, 4))
     with torch.no_grad():
-        hidden = model(rows.tokens[None], rows.mask[None])
-        laid_out = lay_out(model)
-        torch.testing.assert_close(laid_out(rows.tokens[None], rows.mask[None]), hidden, atol=1e-5, rtol=1e-5)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in laid_out.state_dict().items())
-    assert laid_out is model and all(
-        module.weight.t().is_contiguous() for module in model.modules() if isinstance(module, nn.Linear)
-    )
-    save_checkpoint(tmp_path / "a", "native", model=model)
+        hidden, pcm = model(rows.tokens[None], rows.mask[None]), codec.decode(codes)
+        assert lay_out(model) is model and lay_out(codec) is codec
+        torch.testing.assert_close(model(rows.tokens[None], rows.mask[None]), hidden, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(codec.decode(codes), pcm, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(codec.encode(pcm), tiny_mimi().encode(pcm))
+    for one, values in zip((model, codec), before, strict=True):
+        assert all(torch.equal(tensor, values[name]) for name, tensor in one.state_dict().items())
+        for module in one.modules():
+            if isinstance(module, nn.Linear | nn.Conv1d):
+                assert module.weight.flatten(1).t().is_contiguous()
+    save_checkpoint(tmp_path / "a", "native", model=model, codec=codec)

@@ -1,24 +1,28 @@
-"""How weights lie in memory where they are read for one row at a time.
+"""How weights lie in memory where they are read for a few rows at a time.
 
-For a few rows, float32 products on a CPU are faster over matrices whose inputs lie one after the other in memory than
-over torch's own order, by 1.2 to 1.8 times at the sizes of CSM and parlor (dev/LOG.md); for many rows both are alike.
+For a few rows, products on a CPU are faster over matrices whose inputs lie one after the other in memory than over
+torch's own order, by 1.2 to 1.8 times at the sizes of CSM and parlor (dev/LOG.md); for many rows both are alike.
 """
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import nn
 
-from duologue.model.csm import CSM
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
-def lay_out(model: CSM) -> CSM:
-    """The same model, the matrices of its linear layers laid out for the CPU if that is where it computes.
+def lay_out(module: AnyModule) -> AnyModule:
+    """The same module, its linear layers and convolutions laid out for the CPU if that is where they compute.
 
     Shapes and values stay, so that it can be trained and saved as before.
     """
-    if model.device.type == "cpu" and model.dtype == torch.float32:
-        for module in model.modules():
-            if isinstance(module, nn.Linear):
-                module.weight.data = module.weight.data.t().contiguous().t()
-    return model
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv1d) and layer.weight.device.type == "cpu":
+            weight = layer.weight
+            if weight.dtype in (torch.float32, torch.float64):
+                last = weight.dim() - 1
+                weight.data = weight.data.movedim(0, last).contiguous().movedim(last, 0)
+    return module

@@ -57,7 +57,7 @@ def load(
         offline=offline,
     )
     shipped = None if checkpoint.folder is None else Path(checkpoint.folder) / "voices"
-    library = VoiceLibrary(checkpoint.codec.steadied(), shipped, voices_dir)
+    library = VoiceLibrary(lay_out(checkpoint.codec.steadied()), shipped, voices_dir)
     speaking = lay_out(checkpoint.model) if quantize is None else Int8CSM(checkpoint.model)
     return Generator(speaking, checkpoint.codec, checkpoint.tokenizer, library)
 
@@ -82,7 +82,7 @@ def load_codec(
         cache_dir=cache_dir,
         offline=offline,
     )
-    return codec.eval().steadied()
+    return lay_out(codec.eval().steadied())
 
 
 def find_device(device: str | torch.device) -> torch.device:
