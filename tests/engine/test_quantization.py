@@ -84,14 +84,17 @@ def test_a_batch_says_what_each_would_say_alone():
     assert together == alone
 
 
-def test_the_bundled_model_speaks_in_eight_bits():
-    generator = duologue.load("parlor", "cpu", quantize="int8")
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_the_bundled_model_streams_what_its_codes_decode_to(quantize):
+    generator = duologue.load("parlor", "cpu", quantize=quantize)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", duologue.DuologueWarning)  # it may reach the cap
         speech = generator.speak("Good morning.", max_audio_length_ms=2400, seed=3)
         again = generator.speak("Good morning.", max_audio_length_ms=2400, seed=3)
     assert torch.equal(speech.codes, again.codes) and len(speech.audio) >= 8 * 1920
     assert speech.audio.abs().max() > 0.05
+    whole = generator.codec.decode(speech.codes[None])[0, 0]
+    torch.testing.assert_close(speech.audio, whole, atol=1e-4, rtol=0)
 
 
 def test_a_packed_model_is_not_saved(tmp_path):
