@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import latency, memory, throughput, vs_transformers
+from benchmarks import latency, memory, stopping, throughput, vs_transformers
 from duologue.checkpoints import save_checkpoint
 from tests.engine.builders import tiny_csm, tiny_mimi, tiny_tokenizer
 
@@ -58,3 +58,15 @@ def test_beside_transformers_at_a_small_shape(monkeypatch, capsys):
     assert vs_transformers.main() == 0
     page = capsys.readouterr().out
     assert "are the same" in page and page.count("duologue, ") == 3
+
+
+def test_stopping(monkeypatch, capsys, tmp_path, tiny):
+    own = ["--model", str(tiny), "--lines", "4", "--cap", "6", "--streams", "2", "--threads", "1"]
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *own])
+    assert stopping.main() == 0
+    page = capsys.readouterr().out
+    (free,) = [line for line in page.splitlines() if line.startswith("| no rule |")]
+    assert free.split("|")[-2].strip() == "4"  # a random model never ends
+    assert "100.0% without the rules" in page
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--lines", "99999"])
+    assert stopping.main() == 2
