@@ -1,8 +1,8 @@
 """How often speech does not stop, with and without the rules of `StopPolicy`.
 
-`python -m benchmarks.stopping` speaks 300 lines of the evaluation's lists in the shipped voices in turn, with no rule and
-a cap of 30 s, eight at a time. The rules change nothing before they act, so that what they would have done is read off
-the same speech: which utterances they stop, and whether any of those would have ended by itself.
+`python -m benchmarks.stopping` speaks 300 lines of the evaluation's lists in the shipped voices in turn, without rules
+and with a cap of 30 s, eight at a time. The rules change nothing before they act, so what they would have done is read
+off the same speech: which utterances they stop, and whether any of those would have ended by itself.
 """
 
 from __future__ import annotations
