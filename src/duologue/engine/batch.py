@@ -101,7 +101,7 @@ class FrameBatch:
         views = [self._state.rows(row, row + 1) for row in rows]
         for view in views:
             view.lengths.zero_()
-            view.extent = 0
+            view.extent, view.is_even = 0, True
         self._hidden[rows[0]] = prefill(self._model, request.rows, views[0], request.known)[0]
         for row, view in zip(rows[1:], views[1:], strict=True):
             known = [Prefix(request.rows, views[0]), *request.known]
@@ -170,7 +170,8 @@ class FrameBatch:
         """What a step needs to know of who is in the batch."""
         model, device = self._model, self._hidden.device
         self._used = self._state.rows(0, self._num_used)
-        self._used.extent = max((speaking.length for speaking in self._speaking), default=0)
+        lengths = {speaking.length for speaking in self._speaking}
+        self._used.extent, self._used.is_even = max(lengths, default=0), len(lengths) < 2
         guided = [speaking.rows[1] for speaking in self._speaking if len(speaking.rows) == 2]
         order = [speaking.rows[0] for speaking in self._speaking] + guided
         self._order = torch.tensor(order, dtype=torch.int64, device=device)

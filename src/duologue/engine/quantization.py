@@ -26,6 +26,8 @@ from duologue.nn.attention import Attention
 from duologue.nn.transformer import SwiGLU, Transformer, TransformerLayer
 
 QUANTIZATIONS = ("int8",)
+# Added to the largest value of a row, so that a row of zeros is not divided by zero.
+_SMALLEST = 1e-30
 
 
 @cache
@@ -64,7 +66,7 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Each row is scaled to its own largest value, so that the others have no part in it."""
         rows = x.reshape(-1, x.shape[-1])
-        largest = rows.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+        largest = torch.linalg.vector_norm(rows, torch.inf, -1, keepdim=True) + _SMALLEST
         levels = self._levels
         product = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
             rows / largest, 1 / levels, levels + 1, self._weight

@@ -43,7 +43,7 @@ class FrameStep:
         model, depth = self.model, self._depth
         # What the cache still holds lies beyond every row's length, where nothing looks.
         depth.lengths.zero_()
-        depth.extent = 0
+        depth.extent, depth.is_even = 0, True
         codes = [self._draw(model.codebook0_logits(hidden), noise[:, 0], self.sampling.end_bias)]
         self._first[:, 0] = hidden
         self._first[:, 1] = model.embed_audio(codes[0][self.follows], 0)

@@ -58,13 +58,14 @@ class Attention(nn.Module):
         angles: tuple[Tensor, Tensor],
         mask: Tensor | None,
         cache: KVCache | None = None,
-        slots: Tensor | None = None,
+        slots: Tensor | slice | None = None,
         extent: int | None = None,
     ) -> Tensor:
         """`x [B, T, D] -> [B, T, D]`.
 
-        `mask` is bool `[B, 1, T, S]`, or None for plain causal attention without a cache. With a `cache`, the new keys
-        and values go to `slots [B, T]` and the first `extent` slots are read.
+        `mask` is bool `[B, 1, T, S]`, or None for plain causal attention over as many keys as there are queries, or of
+        one query over all keys. With a `cache`, the new keys and values go to `slots [B, T]`, or to a slice of slots
+        that is the same in every row, and the first `extent` slots are read.
         """
         projected = self.project(x)
         queries = apply_rope(self._heads(projected[0], self.num_heads), angles)  # [B, H, T, head_dim]
@@ -72,16 +73,20 @@ class Attention(nn.Module):
         values = self._heads(projected[2], self.num_kv_heads)
         if cache is not None:
             assert slots is not None
-            index = slots[:, None, :, None].expand(keys.shape)
-            cache.keys.scatter_(2, index, keys.to(cache.keys.dtype))
-            cache.values.scatter_(2, index, values.to(cache.values.dtype))
+            if isinstance(slots, slice):
+                cache.keys[:, :, slots] = keys
+                cache.values[:, :, slots] = values
+            else:
+                index = slots[:, None, :, None].expand(keys.shape)
+                cache.keys.scatter_(2, index, keys.to(cache.keys.dtype))
+                cache.values.scatter_(2, index, values.to(cache.values.dtype))
             keys, values = cache.keys[:, :, :extent].to(x.dtype), cache.values[:, :, :extent].to(x.dtype)
         mixed = F.scaled_dot_product_attention(
             queries,
             keys,
             values.to(queries.dtype),
             attn_mask=mask,
-            is_causal=mask is None,
+            is_causal=mask is None and x.shape[1] > 1,
             enable_gqa=self.num_heads != self.num_kv_heads,
         )  # [B, H, T, head_dim]
         return self.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]

@@ -22,12 +22,14 @@ from duologue.nn.state import State
 class TransformerState(State):
     """Caches of all layers; `lengths [B]` int64 counts each row's positions so far.
 
-    `extent` bounds the slots in use over all rows; it is a plain number, so that reading it never waits for a device.
+    `extent` bounds the slots in use over all rows, and `is_even` says that every row has come exactly so far; they are
+    plain values, so that reading them never waits for a device. Whoever changes `lengths` sees to them.
     """
 
     lengths: Tensor
     layers: list[KVCache]
     extent: int = 0
+    is_even: bool = False
 
     @property
     def capacity(self) -> int:
@@ -37,6 +39,7 @@ class TransformerState(State):
     def reset(self, rows: Tensor | None = None) -> None:
         """Takes the rows back to before their first step; with all rows, the bound on slots in use goes with them."""
         super().reset(rows)
+        self.is_even = rows is None
         if rows is None:
             self.extent = 0
 
@@ -46,6 +49,7 @@ class TransformerState(State):
         Only for caches that hold whole sequences: a ring that has wrapped no longer has what came before.
         """
         torch.minimum(self.lengths, lengths.to(self.lengths), out=self.lengths)
+        self.is_even = False
 
     def first(self, length: int) -> TransformerState:
         """A copy of the first `length` positions of every row, with room for no more; each row has at least as many.
@@ -55,7 +59,7 @@ class TransformerState(State):
         layers = [
             KVCache(layer.keys[:, :, :length].clone(), layer.values[:, :, :length].clone()) for layer in self.layers
         ]
-        return TransformerState(torch.full_like(self.lengths, length), layers, length)
+        return TransformerState(torch.full_like(self.lengths, length), layers, length, is_even=True)
 
     def take(self, other: TransformerState, length: int) -> None:
         """Begins anew with the first `length` positions of `other`, a state of as many rows, in place."""
@@ -63,7 +67,7 @@ class TransformerState(State):
             ours.keys[:, :, :length] = theirs.keys[:, :, :length]
             ours.values[:, :, :length] = theirs.values[:, :, :length]
         self.lengths.fill_(length)
-        self.extent = length
+        self.extent, self.is_even = length, True
 
 
 class RMSNorm(nn.Module):
@@ -75,6 +79,9 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" and x.dtype == self.weight.dtype == torch.float32 and not torch.is_grad_enabled():
+            # torch's own is made of a dozen operations there, which for a row or two is all of its time.
+            return x * (x.square().mean(dim=-1, keepdim=True) + self.eps).rsqrt() * self.weight
         return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).to(x.dtype)
 
 
@@ -140,12 +147,13 @@ class TransformerLayer(nn.Module):
         angles: tuple[Tensor, Tensor],
         mask: Tensor | None,
         cache: KVCache | None,
-        slots: Tensor | None,
+        slots: Tensor | slice | None,
         extent: int | None,
     ) -> Tensor:
-        mixed = self.attention(self.attention_norm(x), angles, mask, cache, slots, extent)
-        x = x + self.dropout(self.attention_scale(mixed))
-        return x + self.dropout(self.mlp_scale(self.mlp(self.mlp_norm(x))))  # type: ignore[no-any-return]
+        mixed = self.attention_scale(self.attention(self.attention_norm(x), angles, mask, cache, slots, extent))
+        x = x + (self.dropout(mixed) if self.training else mixed)
+        changed = self.mlp_scale(self.mlp(self.mlp_norm(x)))
+        return x + (self.dropout(changed) if self.training else changed)  # type: ignore[no-any-return]
 
 
 class Transformer(nn.Module):
@@ -196,7 +204,7 @@ class Transformer(nn.Module):
             KVCache(torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype))
             for _ in range(config.num_layers)
         ]
-        return TransformerState(torch.zeros(batch, device=device, dtype=torch.int64), layers)
+        return TransformerState(torch.zeros(batch, device=device, dtype=torch.int64), layers, is_even=True)
 
     def forward(self, x: Tensor, state: TransformerState | None = None, num_valid: Tensor | None = None) -> Tensor:
         """`x [B, T, D] -> [B, T, D]` after the final norm (where there is one).
@@ -225,12 +233,16 @@ class Transformer(nn.Module):
 
     def _step(self, x: Tensor, state: TransformerState, num_valid: Tensor | None) -> Tensor:
         steps, capacity = x.shape[1], state.capacity
-        positions = state.lengths[:, None] + torch.arange(steps, device=x.device)  # [B, T]
         extent = min(capacity, state.extent + steps)
-        held = slot_positions(positions[:, -1], extent, capacity)  # [B, extent]
-        mask = causal_mask(positions, held, self.config.window)
+        state.is_even = state.is_even and num_valid is None and self.config.window is None
+        positions = state.lengths[:, None] + torch.arange(steps, device=x.device)  # [B, T]
         angles = rope_angles(self.frequencies(x.device), positions)
-        slots = positions % capacity
+        mask: Tensor | None = None
+        slots: Tensor | slice = slice(state.extent, extent)
+        # Where rows are even no mask is needed: one new position sees every slot in use, the first ones each other.
+        if not (state.is_even and (steps == 1 or not state.extent) and state.extent + steps <= capacity):
+            held = slot_positions(positions[:, -1], extent, capacity)  # [B, extent]
+            mask, slots = causal_mask(positions, held, self.config.window), positions % capacity
         for layer, cache in zip(self.layers, state.layers, strict=True):
             x = layer(x, angles, mask, cache, slots, extent)
         state.lengths += steps if num_valid is None else num_valid
