@@ -84,7 +84,8 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
         codec = duologue.load_codec(arguments.codec)
         report(f"codec: that of {arguments.codec}")
     elif earlier is not None:
-        codec = earlier.codec
+        # All of its codebooks, of which the speech model may speak fewer.
+        codec = duologue.load_codec(arguments.continue_from, device="cpu")
         report(f"codec: that of {arguments.continue_from}")
     else:
         store = decode_recordings(work, plan.latent.model.sample_rate, report)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +17,10 @@ from duologue.codec.mimi import Mimi
 from duologue.data.corpus import PcmStore
 from duologue.data.shards import CodedTurn, TurnStore
 from duologue.errors import TrainingError
+from duologue.model.csm import CSM
 from duologue.train.csm import without_codes
 from duologue.train.loop import LoopConfig
+from recipes.parlor import __main__ as program
 from recipes.parlor import configs, pipeline
 from recipes.parlor.evaluate import unseen_lines
 from recipes.parlor.text import build_tokenizer, symbols
@@ -110,6 +114,26 @@ def test_a_trained_model_learns_the_codes_of_another_codec(
     speech = duologue.load(tmp_path / "parlor").speak("Hello there.", seed=1, max_audio_length_ms=400)
     assert speech.codes.shape[0] == 2
     assert int(speech.codes.max()) < 8
+
+
+def test_going_on_keeps_codebooks_that_the_model_does_not_speak(
+    trained: tuple[Work, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, folder = trained
+    whole = duologue.load(folder)
+    count = whole.model.num_codebooks
+    model = CSM(dataclasses.replace(whole.model.config, num_codebooks=count - 1))
+    tokenizer = folder / "tokenizer.json"
+    start = save_checkpoint(tmp_path / "start", "native", model=model, codec=whole.codec, tokenizer_path=tokenizer)
+    monkeypatch.setattr(pipeline, "encode_corpus", lambda *_: TurnStore(work.path("turns")))
+    monkeypatch.setattr(pipeline, "make_csm", lambda *_: model)
+    (tmp_path / "csm").mkdir()
+    shutil.copy(tokenizer, tmp_path / "csm" / "tokenizer.json")
+    options = ["--continue-from", str(start), "--work", str(tmp_path), "--device", "cpu", "--threads", "1"]
+    monkeypatch.setattr(sys, "argv", ["parlor", *options])
+    assert program.main() == 0
+    assert duologue.load_codec(tmp_path / "parlor").num_codebooks == count
+    assert duologue.load(tmp_path / "parlor").model.num_codebooks == count - 1
 
 
 def test_turns_are_not_encoded_again(trained: tuple[Work, Path]) -> None:
