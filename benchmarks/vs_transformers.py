@@ -20,6 +20,7 @@ from torch import Tensor
 
 from benchmarks.reporting import add_options, finish, header, table
 from duologue.checkpoints import load_checkpoint
+from duologue.config import CSM_PRESETS
 from duologue.engine.batch import FrameBatch, FrameRequest
 from duologue.engine.bench import bandwidth, frame_bytes
 from duologue.engine.layout import lay_out
@@ -39,7 +40,8 @@ def build_theirs(layers: int | None) -> Any:
     import transformers
 
     torch.manual_seed(0)
-    config = transformers.CsmConfig() if layers is None else transformers.CsmConfig(num_hidden_layers=layers)
+    options = {} if layers is None else {"num_hidden_layers": layers}
+    config = transformers.CsmConfig(text_vocab_size=CSM_PRESETS["csm-1b"].text_vocab_size, **options)
     theirs: Any = transformers.CsmForConditionalGeneration(config)
     return theirs.eval()
 

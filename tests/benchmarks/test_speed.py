@@ -47,13 +47,11 @@ def test_a_model_that_is_not_there(monkeypatch, capsys, tmp_path, program):
 
 
 def test_beside_transformers_at_a_small_shape(monkeypatch, capsys):
-    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("transformers")
     from tests.parity.test_csm_transformers import Shape, build
 
-    config = build(Shape(codebooks=4), seed=1).config
-    monkeypatch.setattr(
-        vs_transformers, "build_theirs", lambda layers: transformers.CsmForConditionalGeneration(config).eval()
-    )
+    theirs = build(Shape(codebooks=4), seed=1)
+    monkeypatch.setattr(vs_transformers, "build_theirs", lambda layers: theirs)
     monkeypatch.setattr(sys, "argv", ["benchmarks", "--frames", "3", "--rounds", "1", "--threads", "1", "--bfloat16"])
     assert vs_transformers.main() == 0
     page = capsys.readouterr().out
