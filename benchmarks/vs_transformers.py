@@ -40,7 +40,7 @@ def build_theirs(layers: int | None) -> Any:
     import transformers
 
     torch.manual_seed(0)
-    options = {} if layers is None else {"num_hidden_layers": layers}
+    options: dict[str, Any] = {} if layers is None else {"num_hidden_layers": layers}
     config = transformers.CsmConfig(text_vocab_size=CSM_PRESETS["csm-1b"].text_vocab_size, **options)
     theirs: Any = transformers.CsmForConditionalGeneration(config)
     return theirs.eval()
@@ -54,10 +54,10 @@ def their_frames(theirs: Any, ids: Tensor, count: int) -> tuple[Tensor, float]:
         started = time.perf_counter()
         made = theirs.generate(
             input_ids=ids,
+            attention_mask=torch.ones_like(ids),
             max_new_tokens=frames,
             do_sample=False,
             depth_decoder_do_sample=False,
-            pad_token_id=0,
         )
         return made, time.perf_counter() - started
 
