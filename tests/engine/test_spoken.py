@@ -118,8 +118,9 @@ def test_bad_options_raise_before_anything_is_spoken(voiced):
         conversation.speak(["a"], patience_s=-1)
     with pytest.raises(OptionError, match="speaker"):
         conversation.speak(["a"], speaker=-1)
-    with pytest.raises(OptionError, match="seed"):
-        conversation.speak(["a"], seed=-1)
+    for name, value in (("seed", -1), ("temperature", -1), ("topk", 0), ("guidance", 99)):
+        with pytest.raises(OptionError, match=name):
+            conversation.speak(["a"], **{name: value})
 
 
 class TestInterruption:

@@ -145,7 +145,7 @@ class Conversation:
         if patience_s is not None:
             patience_s = check_number("patience_s", patience_s, 0, _LONGEST_PATIENCE_S)
         state = self.generator.codec.init_decoder_state(1)
-        first_seed = SamplingOptions(seed=options.get("seed")).seeded().seed
+        first_seed = _sampling(options).seeded().seed
         assert first_seed is not None
 
         def open_clause(text: str, index: int) -> SpeechStream | ScheduledSpeech:
@@ -163,12 +163,6 @@ class Conversation:
     ) -> SpeechStream | ScheduledSpeech:
         started = time.perf_counter()
         speaker = check_speaker(speaker)
-        sampling = SamplingOptions(
-            options.get("temperature", DEFAULT_TEMPERATURE),
-            options.get("topk", DEFAULT_TOPK),
-            options.get("seed"),
-            options.get("guidance"),
-        )
         plan = VoicePlan(self._voices_with(speaker), defaults=False)
         evicted = self._num_evicted
 
@@ -184,7 +178,7 @@ class Conversation:
             speaker,
             [turn for turn, _ in self._turns[evicted:]],
             plan,
-            sampling,
+            _sampling(options),
             options.get("max_audio_length_ms", DEFAULT_MAX_AUDIO_LENGTH_MS),
             options.get("normalize"),
             options.get("stopping"),
@@ -242,3 +236,12 @@ class Conversation:
             if default is not None:
                 voices[speaker] = default
         return voices
+
+
+def _sampling(options: TurnOptions) -> SamplingOptions:
+    return SamplingOptions(
+        options.get("temperature", DEFAULT_TEMPERATURE),
+        options.get("topk", DEFAULT_TOPK),
+        options.get("seed"),
+        options.get("guidance"),
+    )
