@@ -7,11 +7,13 @@ perplexity of every codebook over the recordings. Needs the extra `eval`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -21,7 +23,9 @@ from duologue.codec.mimi import Mimi
 from duologue.errors import DuologueError, OptionError
 from duologue.eval.instruments import Instruments
 from duologue.train.codebooks import perplexity
-from recipes.parlor_codec.listening import HELD_OUT, Ear, Heard, gather, summary, through_codes
+from recipes.parlor_codec.listening import HELD_OUT, Ear, Heard, Line, gather, summary, through_codes
+
+_AT_A_TIME = 8  # recordings
 
 
 def counts_to_try(most: int) -> list[int]:
@@ -36,17 +40,62 @@ def perplexities(heard: Sequence[Heard]) -> list[float]:
     return [perplexity(torch.bincount(row).float()) for row in joined]
 
 
-def table(codec: Mimi, ear: Ear, counts: Sequence[int]) -> list[dict[str, object]]:
+class Listening:
+    """A codec and the instruments of one process."""
+
+    def __init__(self, codec: Mimi) -> None:
+        self.codec = codec
+        self._instruments = Instruments(Path(tempfile.gettempdir()), offline=True)
+
+    def hear(self, lines: Sequence[Line], counts: Sequence[int]) -> list[list[Heard]]:
+        """The lines as they are, then after a round trip with each number of codebooks."""
+        ear = Ear(self._instruments, lines)
+        return [ear.originals(), *(ear.after(through_codes(self.codec, count)) for count in counts)]
+
+
+def hear_all(
+    codec: str, own: Listening, lines: Sequence[Line], counts: Sequence[int], workers: int
+) -> list[list[Heard]]:
+    """`Listening.hear` over all lines, a few at a time, in `workers` processes; says on stderr how far it is."""
+    groups = [(lines[start : start + _AT_A_TIME], counts) for start in range(0, len(lines), _AT_A_TIME)]
+    heard: list[list[Heard]] = [[] for _ in range(1 + len(counts))]
+    with contextlib.ExitStack() as stack:
+        if workers > 1:
+            pool = stack.enter_context(get_context("spawn").Pool(workers, _begin, (codec,)))
+            found: Iterable[list[list[Heard]]] = pool.imap(_hear, groups)
+        else:
+            found = (own.hear(*group) for group in groups)
+        for one in found:
+            for together, part in zip(heard, one, strict=True):
+                together += part
+            print(f"{len(heard[0])} of {len(lines)} recordings", file=sys.stderr, flush=True)
+    return heard
+
+
+def _begin(codec: str) -> None:
+    """In a worker: what it hears with."""
+    global _listening
+    torch.set_num_threads(1)
+    _listening = Listening(duologue.load_codec(codec))
+
+
+def _hear(group: tuple[Sequence[Line], Sequence[int]]) -> list[list[Heard]]:
+    assert _listening is not None
+    return _listening.hear(*group)
+
+
+_listening: Listening | None = None
+
+
+def table(codec: Mimi, heard: Sequence[Sequence[Heard]], counts: Sequence[int]) -> list[dict[str, object]]:
     """One entry for the originals, then one for each number of codebooks."""
     bits = math.log2(codec.config.codebook_size) * codec.frame_rate / 1000
-    entries: list[dict[str, object]] = [{"codebooks": 0, "kbps": 0.0, **summary(ear.originals())}]
-    for count in counts:
-        heard = ear.after(through_codes(codec, count))
-        entry: dict[str, object] = {"codebooks": count, "kbps": bits * count, **summary(heard)}
+    entries: list[dict[str, object]] = [{"codebooks": 0, "kbps": 0.0, **summary(heard[0])}]
+    for count, own in zip(counts, heard[1:], strict=True):
+        entry: dict[str, object] = {"codebooks": count, "kbps": bits * count, **summary(own)}
         if count == codec.num_codebooks:
-            entry["perplexities"] = perplexities(heard)
+            entry["perplexities"] = perplexities(own)
         entries.append(entry)
-        print(json.dumps(entry), file=sys.stderr, flush=True)
     return entries
 
 
@@ -72,6 +121,7 @@ def main() -> int:
     )
     parser.add_argument("--limit", type=int, help="only so many recordings of each folder (default: all)")
     parser.add_argument("--codebooks", type=int, nargs="+", help="how many to try (default: 1, 2, 4, ... all)")
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that listen (default: 1)")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
     arguments = parser.parse_args()
     try:
@@ -79,11 +129,11 @@ def main() -> int:
         counts = arguments.codebooks or counts_to_try(codec.num_codebooks)
         if not all(1 <= count <= codec.num_codebooks for count in counts):
             raise OptionError(f"--codebooks must be 1 to {codec.num_codebooks}")
-        instruments = Instruments(Path(tempfile.gettempdir()), offline=True)
+        own = Listening(codec)
         figures = {}
         for address in arguments.recordings:
             lines = gather([address], limit=arguments.limit)
-            entries = table(codec, Ear(instruments, lines), counts)
+            entries = table(codec, hear_all(arguments.codec, own, lines, counts, arguments.workers), counts)
             figures[address] = {"recordings": len(lines), "table": entries}
             print(f"{address}, {len(lines)} recordings\n\n{markdown(entries)}\n")
             found = entries[-1].get("perplexities")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import duologue
 from duologue.checkpoints import load_codec
 from duologue.codec.mimi import Mimi
 from duologue.data.corpus import PcmStore
@@ -19,7 +20,7 @@ from duologue.errors import EvaluationError, TrainingError
 from duologue.eval.clips import Sound
 from duologue.eval.instruments import Instruments, Quality, Transcript
 from duologue.train.loop import LoopConfig
-from recipes.parlor_codec import ablate, adapt, configs, pipeline
+from recipes.parlor_codec import ablate, adapt, configs, evaluate, pipeline
 from recipes.parlor_codec.evaluate import counts_to_try, markdown, table
 from recipes.parlor_codec.listening import Ear, Line, Listener, gather, summary, through_codes, through_latent
 from recipes.work import Work
@@ -202,7 +203,8 @@ def test_the_table_has_a_row_for_every_count(trained: tuple[Path, Mimi], ear: Ea
     codec = load_codec(trained[0] / "model")
     assert counts_to_try(3) == [1, 2, 3]
     assert counts_to_try(16) == [1, 2, 4, 8, 16]
-    entries = table(codec, ear, [1, 3])
+    heard = [ear.originals(), *(ear.after(through_codes(codec, count)) for count in (1, 3))]
+    entries = table(codec, heard, [1, 3])
     assert [entry["codebooks"] for entry in entries] == [0, 1, 3]
     assert entries[0]["sim"] == pytest.approx(1.0)
     assert entries[2]["kbps"] == pytest.approx(3 * 4 * 12.5 / 1000)
@@ -210,6 +212,21 @@ def test_the_table_has_a_row_for_every_count(trained: tuple[Path, Mimi], ear: Ea
     assert isinstance(found, list)
     assert len(found) == 3 and all(1 <= value <= 16 for value in found)
     assert markdown(entries).splitlines()[3].startswith("| 1 | 0.05 | 33.3 |")
+
+
+def test_several_processes_hear_what_one_hears(
+    corpus: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "_AT_A_TIME", 1)
+    lines = gather([str(corpus / "heldout")], limit=2)[:2]
+    codec = duologue.load_codec("parlor", device="cpu")
+    own = evaluate.Listening(codec)
+    one, two = (evaluate.hear_all("parlor", own, lines, [2], workers) for workers in (1, 2))
+    for alone, together in zip(one, two, strict=True):
+        assert [heard.row.text for heard in together] == [line.text for line in lines]
+        assert [heard.row.heard for heard in together] == [heard.row.heard for heard in alone]
+        assert [heard.likeness for heard in together] == pytest.approx([heard.likeness for heard in alone], abs=1e-3)
+    assert capsys.readouterr().err.splitlines()[-1] == "2 of 2 recordings"
 
 
 def test_without_acoustic_quantization_the_latent_is_decoded_as_it_is(codec_of_noise: Mimi, ear: Ear) -> None:
