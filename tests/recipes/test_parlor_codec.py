@@ -214,6 +214,7 @@ def test_the_table_has_a_row_for_every_count(trained: tuple[Path, Mimi], ear: Ea
     assert markdown(entries).splitlines()[3].startswith("| 1 | 0.05 | 33.3 |")
 
 
+@pytest.mark.slow
 def test_several_processes_hear_what_one_hears(
     corpus: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
