@@ -35,10 +35,10 @@ class SpokenText:
     `speeches` are the clauses so far, `text` their words. The conversation has a turn for each.
     """
 
-    def __init__(self, open_clause: OpenClause, forget: Callable[[int], None]) -> None:
+    def __init__(self, open_clause: OpenClause, forget: Callable[[int], None], patience_s: float | None) -> None:
         """`open_clause(text, n)` begins to speak the n-th clause; `forget(n)` cuts the conversation's last turn.
 
-        It keeps the first `n` frames of that turn.
+        It keeps the first `n` frames of that turn. Text may stall for `patience_s` seconds (None: for ever).
         """
         self.speeches: list[Speech] = []
         self.text = ""
@@ -47,7 +47,9 @@ class SpokenText:
         self._clauses: deque[str] = deque()
         self._num_characters = 0
         self._stream: SpeechStream | ScheduledSpeech | None = None
-        self._is_over = False
+        self._patience_s = patience_s
+        self._failure: BaseException | None = None
+        self._has_all = self._is_over = False
 
     def interrupt(self, num_frames: int | None = None) -> None:
         """Ends the speech where its listener stopped it, after `num_frames` frames of all clauses (None: all made).
@@ -95,6 +97,19 @@ class SpokenText:
             raise TextError(f"the text has more than {MAX_CHARACTERS} characters: it was spoken up to there")
         self._clauses += self._splitter.feed(piece)
 
+    def _end_text(self, failure: BaseException | None = None) -> None:
+        """No more text comes; `failure`, if that is why, is raised when what came is spoken."""
+        self._failure, self._has_all = failure, True
+        self._clauses += self._splitter.flush()
+
+    def _stalled(self) -> TextError:
+        return TextError(f"no text came for {self._patience_s:g} s")
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
     def _begin(self) -> SpeechStream | ScheduledSpeech:
         clause = self._clauses.popleft()
         self.text = f"{self.text} {clause}".strip()
@@ -121,11 +136,8 @@ class SpokenPieces(SpokenText, Iterator[Tensor]):
         forget: Callable[[int], None],
         patience_s: float | None = None,
     ) -> None:
-        super().__init__(open_clause, forget)
-        self._patience_s = patience_s
+        super().__init__(open_clause, forget, patience_s)
         self._pieces: queue.Queue[object] = queue.Queue(_MAX_PIECES)
-        self._failure: BaseException | None = None
-        self._has_all = False
         threading.Thread(target=self._read, args=(pieces,), name="duologue-text", daemon=True).start()
 
     def __iter__(self) -> Self:
@@ -154,9 +166,7 @@ class SpokenPieces(SpokenText, Iterator[Tensor]):
         except BaseException:
             self.close()
             raise
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
+        self._raise_failure()
         raise StopIteration
 
     def _wait_for_clause(self) -> None:
@@ -164,18 +174,14 @@ class SpokenPieces(SpokenText, Iterator[Tensor]):
         while not self._clauses and not self._has_all:
             try:
                 piece = self._pieces.get(timeout=self._patience_s)
+                if piece is _END or isinstance(piece, _Failed):
+                    self._end_text(piece.error if isinstance(piece, _Failed) else None)
+                else:
+                    self._hear(piece)
             except queue.Empty:
-                self._failure = TextError(f"no text came for {self._patience_s:g} s")
-                piece = _END
-            if piece is _END or isinstance(piece, _Failed):
-                self._failure = piece.error if isinstance(piece, _Failed) else self._failure
-                self._has_all = True
-                self._clauses += self._splitter.flush()
-                continue
-            try:
-                self._hear(piece)
+                self._end_text(self._stalled())
             except TextError as error:
-                self._failure, self._has_all = error, True
+                self._end_text(error)
 
     def _read(self, pieces: Iterable[str]) -> None:
         """In the thread: hands the pieces over one by one, as long as somebody listens."""
@@ -209,12 +215,9 @@ class AsyncSpokenPieces(SpokenText, AsyncIterator[Tensor]):
         forget: Callable[[int], None],
         patience_s: float | None = None,
     ) -> None:
-        super().__init__(open_clause, forget)
-        self._patience_s = patience_s
+        super().__init__(open_clause, forget, patience_s)
         self._source = aiter(pieces)
         self._next_piece: asyncio.Task[str] | None = None
-        self._failure: BaseException | None = None
-        self._has_all = False
 
     def __aiter__(self) -> Self:
         return self
@@ -249,9 +252,7 @@ class AsyncSpokenPieces(SpokenText, AsyncIterator[Tensor]):
         except BaseException:
             self.close()
             raise
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
+        self._raise_failure()
         raise StopAsyncIteration
 
     def _ask(self) -> None:
@@ -267,15 +268,13 @@ class AsyncSpokenPieces(SpokenText, AsyncIterator[Tensor]):
             done, _ = await asyncio.wait([self._next_piece], timeout=self._patience_s)
             try:
                 if not done:
-                    raise TextError(f"no text came for {self._patience_s:g} s")
+                    raise self._stalled()
                 piece, self._next_piece = self._next_piece, None
                 self._hear(piece.result())
             except StopAsyncIteration:
-                self._has_all = True
+                self._end_text()
             except Exception as error:
-                self._failure, self._has_all = error, True
-            if self._has_all:
-                self._clauses += self._splitter.flush()
+                self._end_text(error)
 
 
 class _Failed:

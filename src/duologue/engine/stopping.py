@@ -34,7 +34,7 @@ class StopPolicy:
     """Rules that end an utterance; None turns one off. Raises `OptionError` for values out of range.
 
     - `seconds_per_byte`: longer than three seconds and so much for each byte of the text in UTF-8 (a letter in Latin
-      script, of which speech takes about 0.07 s; a digit counts as six), it stops by "length".
+      script, of which the corpus takes 0.06 s; a digit counts as six), it stops by "length".
     - `silence_s`: after so much silence in a row, by "silence".
     - `repetition_s`: where the semantic codes have gone round in a circle for so long, by "repetition".
     - `end_bias` is added to the logit of the code that begins the frame of zeros: above 0 a model ends sooner.
