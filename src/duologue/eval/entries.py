@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from duologue.eval.measure import Row
 
@@ -90,6 +90,30 @@ def carry(low: str, high: str, amount: Amount, change: float) -> Entries:
             value = amount(groups[high], groups[low]) if low in groups and high in groups else None
             if value is not None:
                 made[line,] = (value / change,)
+        return made
+
+    return entries
+
+
+def beside_history(name: str, factors: Mapping[str, float], *, answer: str | None = None) -> Entries:
+    """Two columns: the measure of the own turn before as it was heard, and of the answer.
+
+    `factors` has the groups that count, with how much the measure of the history was multiplied by there. With
+    `answer`, the answer is each time that of the line in this group instead.
+    """
+
+    def entries(rows: Sequence[Row]) -> dict[Key, tuple[float, ...]]:
+        turns = {row.id: row for row in rows}
+        made: dict[Key, tuple[float, ...]] = {}
+        for line, groups in by_line(rows).items():
+            for group, factor in factors.items():
+                said = groups.get(answer or group)
+                turn = turns.get(str(groups[group].facts.get("own_turn"))) if group in groups else None
+                if said is None or turn is None:
+                    continue
+                before, after = getattr(turn, name), getattr(said, name)
+                if before is not None and after is not None:
+                    made[line, group] = (before * factor, after)
         return made
 
     return entries

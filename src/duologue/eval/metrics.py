@@ -156,6 +156,7 @@ def _over_ten_turns(turns: Column, similarities: Column) -> Column:
 _MEDIAN, _P95 = statistics.median, statistics.percentile(95)
 _PACES, _PITCHES = entries.ratio("pace"), entries.ratio("pitch_hz")
 _SEMITONES = 12 / math.log(2)
+_PACE_FACTORS = {"slower": 1 / PACE_FACTOR, "with": 1.0, "faster": PACE_FACTOR}
 
 _ALL: tuple[Metric, ...] = (
     _percent("failed", "not delivered", lambda row: not _delivered(row)),
@@ -219,6 +220,22 @@ _ALL: tuple[Metric, ...] = (
         "",
         "higher",
         entries.carry("slower", "faster", _PACES, 2 * math.log(PACE_FACTOR)),
+    ),
+    RowMetric(
+        "pace_follows",
+        "correlation of the answer's pace with the history's",
+        "",
+        "higher",
+        entries.beside_history("pace", _PACE_FACTORS),
+        statistics.correlation,
+    ),
+    RowMetric(
+        "pace_unheard",
+        "the same with the history removed",
+        "",
+        "neither",
+        entries.beside_history("pace", _PACE_FACTORS, answer="without"),
+        statistics.correlation,
     ),
     RowMetric(
         "carry_pitch",

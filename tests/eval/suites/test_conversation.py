@@ -71,6 +71,8 @@ def test_carry_over_is_one_where_the_answer_follows_and_nothing_where_it_does_no
     for metric, slack in (("carry_pace", 0.05), ("carry_pitch", 0.1), ("carry_level", 0.05)):
         assert values(deaf, metric) == {"all": pytest.approx(0, abs=1e-6)}
         assert values(echo, metric) == {"all": pytest.approx(1, abs=slack)}
+    assert values(echo, "pace_follows")["all"] == pytest.approx(0.9, abs=0.1)  # texts of another number of syllables
+    assert values(deaf, "pace_follows") == values(deaf, "pace_unheard") == values(echo, "pace_unheard")
     assert values(echo, "level_step")["with"] == pytest.approx(0, abs=1e-3)
     assert values(echo, "level_step")["louder"] == pytest.approx(5, abs=0.1)
     assert values(echo, "pitch_step")["higher"] == pytest.approx(2, abs=0.2)

@@ -67,6 +67,8 @@ _ALL = (
             "carry_pace",
             "carry_pitch",
             "carry_level",
+            "pace_follows",
+            "pace_unheard",
             "turn_similarity",
             "pace_step",
             "pitch_step",
