@@ -1,7 +1,7 @@
 """What one listener waits for: first audio and the time between chunks, by how much was said before.
 
-`python -m benchmarks.latency --quantize int8`. Cold, the voice prompt and the whole conversation are read for the turn;
-known, the conversation has read them, as it has after its first turn. Medians and 95th percentiles.
+`python -m benchmarks.latency --quantize int8 --backend compiled`. Cold, the voice prompt and the whole conversation are
+read for the turn; known, the conversation has read them, as it has after its first turn. Medians and 95th percentiles.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.latency", description=__doc__)
     parser.add_argument("--model", default="parlor", help="what speaks (default: the bundled model)")
     parser.add_argument("--quantize", help="int8 (default: as it is)")
+    parser.add_argument("--backend", default="eager", help="eager or compiled (default: eager)")
     parser.add_argument("--history", type=float, nargs="+", default=[0, 10, 30, 60, 90], metavar="S")
     parser.add_argument("--repeats", type=int, default=9, help="turns for each line (default: 9)")
     add_options(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     try:
-        generator = duologue.load(arguments.model, quantize=arguments.quantize)
+        generator = duologue.load(arguments.model, quantize=arguments.quantize, backend=arguments.backend)
         measure_latency(generator, repeats=2)
         rows = []
         for seconds in arguments.history:
@@ -49,7 +50,9 @@ def main() -> int:
     columns = ["", "history, s", "first p50, ms", "first p95", "gap p50, ms", "gap p95", "real-time factor"]
     finish(
         [
-            *header(f"Latency of {arguments.model}, quantize={arguments.quantize}", arguments.threads),
+            *header(
+                f"Latency of {arguments.model}, quantize={arguments.quantize}, {arguments.backend}", arguments.threads
+            ),
             *table(columns, rows),
             f"Memory reads {read / 1e9:.1f} GB/s; a frame's weights of the speech model, read once for each use, take "
             f"{limit:.1f} ms at that speed (a model that fits the caches can be faster).",

@@ -6,6 +6,7 @@ import argparse
 import datetime
 import importlib.metadata
 import platform
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ def header(title: str, threads: int, packages: Sequence[str] = ()) -> list[str]:
             versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             versions.append(f"{name} not installed")
-    words = [Path(word).name if word.endswith(".md") else word for word in sys.argv[1:]]
+    words = [re.sub(r"/\S*/", "", word) for word in sys.argv[1:]]  # where things lie here is of no use elsewhere
     program = f"python -m benchmarks.{Path(sys.argv[0]).stem}"
     return [
         f"# {title}",

@@ -21,6 +21,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__)
     parser.add_argument("--model", default="parlor", help="what speaks (default: the bundled model)")
     parser.add_argument("--quantize", help="int8 (default: as it is)")
+    parser.add_argument("--backend", default="eager", help="eager or compiled (default: eager)")
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64], metavar="N")
     parser.add_argument("--seconds", type=float, default=4.0, help="speech of each stream (default: 4)")
     add_options(parser)
@@ -28,7 +29,7 @@ def main() -> int:
     torch.set_num_threads(arguments.threads)
     rows: list[list[object]] = []
     try:
-        generator = duologue.load(arguments.model, quantize=arguments.quantize)
+        generator = duologue.load(arguments.model, quantize=arguments.quantize, backend=arguments.backend)
         measure_load(generator, 1, seconds=1.0)
         one_s = None
         for count in arguments.streams:
@@ -57,7 +58,7 @@ def main() -> int:
         "last",
         "underruns",
     ]
-    title = f"Throughput of {arguments.model}, quantize={arguments.quantize}"
+    title = f"Throughput of {arguments.model}, quantize={arguments.quantize}, {arguments.backend}"
     finish([*header(title, arguments.threads), *table(columns, rows)], arguments.out)
     return 0
 

@@ -140,13 +140,14 @@ def main() -> int:
     parser.add_argument("--temperature", type=float, help="default: that of generation, 0.9")
     parser.add_argument("--guidance", type=float, help="default: as the checkpoint says")
     parser.add_argument("--quantize", help="int8 (default: as it is)")
+    parser.add_argument("--backend", default="eager", help="eager or compiled (default: eager)")
     parser.add_argument("--out", type=Path, help="a folder for the recordings and rows.json")
     arguments = parser.parse_args()
     try:
         lines = unseen_lines(arguments.corpus, arguments.lines, skip=arguments.skip)
         system = ModelSystem(
             "parlor",
-            lambda: duologue.load(arguments.model, quantize=arguments.quantize),
+            lambda: duologue.load(arguments.model, quantize=arguments.quantize, backend=arguments.backend),
             source=str(arguments.model),
             options=ModelOptions(voice=arguments.voice, temperature=arguments.temperature, guidance=arguments.guidance),
         )

@@ -10,11 +10,12 @@ def test_a_table_and_an_object(run, tiny):
     assert "real time" in shown.stdout.splitlines()[-1]
     payload = json.loads(run(*options, "--json", "--quantize", "int8").stdout)
     assert [load["streams"] for load in payload["load"]] == [1, 2] and payload["quantize"] == "int8"
+    assert payload["backend"] == "eager"
     assert [case["case"] for case in payload["latency"]] == ["cold voice", "known voice", "after 2 s"]
     assert all(case["first_audio_s"]["50"] > 0 for case in payload["latency"])
 
 
 def test_bad_options(run, tiny):
-    for options in (("--seconds", 0), ("--history", -1), ("--streams", 0), ("--quantize", "int3")):
+    for options in (("--seconds", 0), ("--history", -1), ("--streams", 0), ("--quantize", "int3"), ("--backend", "jit")):
         result = run("bench", "--model", tiny, *options)
         assert result.exit_code == 2 and result.stderr.count("\n") == 1, options

@@ -89,11 +89,11 @@ def prompts(monkeypatch) -> list[torch.Tensor]:
     from duologue.engine import batch
 
     seen: list[torch.Tensor] = []
-    original = batch.prefill
+    original = batch.prefill_together
 
-    def spy(model, rows, state, known=()):
-        seen.append(rows.tokens)
-        return original(model, rows, state, known)
+    def spy(model, prompts, state, known=()):
+        seen.extend(rows.tokens for rows in prompts)
+        return original(model, prompts, state, known)
 
-    monkeypatch.setattr(batch, "prefill", spy)
+    monkeypatch.setattr(batch, "prefill_together", spy)
     return seen

@@ -182,7 +182,7 @@ class TestStreams:
     def test_a_failing_step_closes_the_stream(self, generator, monkeypatch):
         stream = generator.stream("Hello!", **SHORT)
         next(stream)
-        monkeypatch.setattr(generator.codec, "decode", lambda *_: 1 / 0)
+        monkeypatch.setattr(generator.codec, "decode_latent", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             next(stream)
         assert list(stream) == [] and stream.result is None

@@ -210,14 +210,14 @@ class TestFailures:
 
     def test_no_frame_is_lost_when_decoding_fails_for_somebody(self, voiced, scheduler, hold, monkeypatch):
         streams = [scheduler.submit("hello", 0, max_audio_length_ms=800, seed=index) for index in range(2)]
-        decode = voiced.codec.decode
+        decode = voiced.codec.decode_latent
 
         def failing(codes, *arguments):
             if len(codes) > 1:
                 raise torch.OutOfMemoryError("out of memory")
             return decode(codes, *arguments)
 
-        monkeypatch.setattr(voiced.codec, "decode", failing)
+        monkeypatch.setattr(voiced.codec, "decode_latent", failing)
         hold.set()
         with pytest.raises(torch.OutOfMemoryError):
             list(streams[1])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from duologue.config import RopeScaling, TransformerConfig
 from duologue.nn.attention import Attention
 from duologue.nn.rope import apply_rope, rope_angles, rope_frequencies
+from duologue.nn.state import unwritten_zeros
 from duologue.nn.transformer import Transformer
 
 LLAMA = TransformerConfig(
@@ -234,3 +235,12 @@ def test_states_know_their_size():
     state = build(LLAMA).init_state(3, 7)
     cache_bytes = 2 * 2 * 3 * 2 * 7 * 6 * 4  # layers, keys and values, rows, heads, slots, head_dim, bytes
     assert state.num_bytes() == cache_bytes + 3 * 8
+
+
+def test_large_zeros_are_zeros_of_their_own():
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        for shape in ((2, 3, 100_000), (2, 3), (0, 5)):
+            made = unwritten_zeros(shape, "cpu", dtype)
+            assert made.shape == shape and made.dtype == dtype and made.is_contiguous() and not made.any()
+            made += 1
+            assert not unwritten_zeros(shape, "cpu", dtype).any()

@@ -32,12 +32,12 @@ def bench(
     Examples:
 
       duologue bench
-      duologue bench --quantize int8 --threads 1
+      duologue bench --quantize int8 --backend compiled
       duologue bench --model sesame/csm-1b --streams 1 --json
     """
     options.number_in("--seconds", seconds, 0.5, 60)
     options.number_in("--history", history, 0, 600)
-    generator = options.load_generator(source, machine, messages.quiet, machine.quantize)
+    generator = options.load_generator(source, machine, messages.quiet)
 
     import torch
 
@@ -65,6 +65,7 @@ def bench(
         "torch": torch.__version__,
         "model": source.model or "parlor",
         "quantize": machine.quantize,
+        "backend": machine.backend,
         "sustained_streams": sustained,
         "latency": [
             {
@@ -105,5 +106,5 @@ def bench(
     typer.echo(
         f"\nIt sustains {sustained} of these in real time."
         if sustained
-        else "\nIt does not reach real time here: a smaller model, --quantize int8 or a GPU would help."
+        else "\nNot in real time here: --quantize int8, --backend compiled, a smaller model or a GPU would help."
     )

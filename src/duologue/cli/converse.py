@@ -106,7 +106,7 @@ def converse(
         for index in range(len(read.turns))
     ]
     with _turns_folder(turns_dir) as folder:
-        generator = options.load_generator(source, machine, messages.quiet, machine.quantize)
+        generator = options.load_generator(source, machine, messages.quiet)
         cast = _cast(read, scripts.speaker_voices(generator, read, prompts, chosen), chosen)
         plan = [
             _PlannedTurn(

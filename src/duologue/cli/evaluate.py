@@ -188,11 +188,13 @@ class _Opener:
     def model(self, name: str, source: str) -> System:
         from duologue.eval.systems import ModelOptions, ModelSystem
 
-        asked, quantize = options.ModelSource(source, offline=self.offline), self.machine.quantize
+        asked, machine = options.ModelSource(source, offline=self.offline), self.machine
+        manner = [] if machine.quantize is None else [f"in {machine.quantize}"]
+        manner += [] if machine.backend == "eager" else [machine.backend]
         return ModelSystem(
             name,
-            lambda: options.load_generator(asked, self.machine, self.quiet, quantize),
-            source=source if quantize is None else f"{source} in {quantize}",
+            lambda: options.load_generator(asked, machine, self.quiet),
+            source=", ".join([source, *manner]),
             options=ModelOptions(voice=self.voice),
         )
 

@@ -74,7 +74,7 @@ def speak(
     before = _read_context(context) if context is not None else None
     speaker_id = _speaker_id(speaker, before)
     arguments = sampling.arguments() | {"seed": sampling.seed}
-    generator = options.load_generator(source, machine, messages.quiet, machine.quantize)
+    generator = options.load_generator(source, machine, messages.quiet)
     stream: SpeechStream | ScheduledSpeech
     if before is None:
         stream = generator.stream(words, speaker_id, voice=voice, **arguments)

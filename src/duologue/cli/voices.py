@@ -124,7 +124,7 @@ def remove_voice(
 
 
 def _library(source: options.ModelSource, machine: options.Machine, quiet: bool) -> "VoiceLibrary":
-    return options.load_generator(source, machine, quiet).voices
+    return options.load_generator(source, options.SpeakingMachine(machine.device, machine.threads), quiet).voices
 
 
 def _describe(voice: "Voice", library: "VoiceLibrary", shipped: bool) -> dict[str, Any]:

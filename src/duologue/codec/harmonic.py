@@ -91,15 +91,19 @@ class HarmonicDecoder(nn.Module):
         self.step = config.hop // math.prod(harmonic.ratios)  # samples
         outputs = harmonic.num_pitches + 2 * harmonic.num_bands
         self.output_conv = CausalConv1d(channels, outputs, config.last_kernel_size)
+        self._constants: Tables | None = None
 
     def tables(self, device: torch.device) -> Tables:
         """The constants of this decoder, on a device."""
-        return _tables(self.config, self.sample_rate, self.step, device)
+        if self._constants is None or self._constants.noise.device != device:
+            self._constants = _tables(self.config, self.sample_rate, self.step, device)
+        return self._constants
 
     def init_state(self, batch: int) -> HarmonicState:
         """The state of `batch` rows before their first step."""
         stages = [stage.init_state(batch) for stage in self.stages if isinstance(stage, DecoderStage)]
         weight = self.output_conv.conv.weight
+        self.tables(weight.device)  # now, so that no step has to make them
 
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(batch, *shape, device=weight.device, dtype=dtype)

@@ -30,17 +30,22 @@ def choose_prompt(conversations: Iterable[Sequence[CodedTurn]], voice: str) -> C
 
     Where there is none, a turn as near as can be had; raises `DataError` where the voice has no turn at all.
     """
-    low, high = _PROMPT_FRAMES
     turns = [turn for conversation in conversations for turn in conversation if turn.voice == voice]
     if not turns:
         raise DataError(f"no turn is of the voice {voice}")
+    return ranked_prompts(turns)[0]
+
+
+def ranked_prompts(turns: Iterable[CodedTurn]) -> list[CodedTurn]:
+    """Turns of one voice, those first that introduce it well by `choose_prompt`'s rule."""
+    low, high = _PROMPT_FRAMES
 
     def distance(turn: CodedTurn) -> tuple[bool, float, str]:
         length = turn.codes.shape[1]
         is_good = low <= length <= high and turn.text.rstrip()[-1:] in ".?!"
         return not is_good, abs(length - (low + high) / 2), turn.text
 
-    return min(turns, key=distance)
+    return sorted(turns, key=distance)
 
 
 def write_voices(

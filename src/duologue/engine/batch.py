@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from duologue.engine.backends import EAGER, Backend
 from duologue.engine.prefix import Prefix
 from duologue.engine.sampling import BatchSampling, SamplingOptions, draw_gumbel
-from duologue.engine.step import FrameStep, prefill
+from duologue.engine.step import FrameStep, prefill_together
 from duologue.engine.stopping import StopReason
 from duologue.frames import Rows, audio_rows, is_end, join_rows, without_text
 from duologue.model.csm import CSM
@@ -63,9 +64,9 @@ class Speaking:
 class FrameBatch:
     """Rows of caches for one model, and the requests that are in them; for one thread at a time."""
 
-    def __init__(self, model: CSM, num_rows: int, capacity: int | None = None) -> None:
+    def __init__(self, model: CSM, num_rows: int, capacity: int | None = None, *, backend: Backend = EAGER) -> None:
         """`capacity` (the model's longest by default) holds the prompt and all frames of a request."""
-        self._model = model
+        self._model, self._backend = model, backend
         self._num_rows, self._num_used = num_rows, 0
         self._speaking: list[Speaking] = []
         with torch.inference_mode():
@@ -78,9 +79,10 @@ class FrameBatch:
             self._arrange()
 
     @staticmethod
-    def alone(model: CSM, request: FrameRequest) -> tuple[FrameBatch, Speaking]:
+    def alone(model: CSM, request: FrameRequest, backend: Backend = EAGER) -> tuple[FrameBatch, Speaking]:
         """A batch that has room for one request, and the request in it."""
-        batch = FrameBatch(model, _num_rows(model, request), len(request.rows) + request.max_frames)
+        capacity = len(request.rows) + request.max_frames
+        batch = FrameBatch(model, len(prompts_of(model, request)), capacity, backend=backend)
         return batch, batch.join(request)
 
     @property
@@ -90,22 +92,19 @@ class FrameBatch:
 
     def has_room(self, request: FrameRequest) -> bool:
         """Whether a request may join."""
-        return self._num_used + _num_rows(self._model, request) <= self._num_rows
+        return self._num_used + len(prompts_of(self._model, request)) <= self._num_rows
 
     @torch.inference_mode()
     def join(self, request: FrameRequest) -> Speaking:
         """Reads a prompt; the next step gives the request's first frame."""
         assert self.has_room(request), "the batch is full"
         assert len(request.rows) + request.max_frames <= self._state.capacity, "the request is longer than the caches"
-        rows = list(range(self._num_used, self._num_used + _num_rows(self._model, request)))
-        views = [self._state.rows(row, row + 1) for row in rows]
-        for view in views:
-            view.lengths.zero_()
-            view.extent, view.is_even = 0, True
-        self._hidden[rows[0]] = prefill(self._model, request.rows, views[0], request.known)[0]
-        for row, view in zip(rows[1:], views[1:], strict=True):
-            known = [Prefix(request.rows, views[0]), *request.known]
-            self._hidden[row] = prefill(self._model, without_text(request.rows), view, known)[0]
+        prompts = prompts_of(self._model, request)
+        rows = list(range(self._num_used, self._num_used + len(prompts)))
+        view = self._state.rows(rows[0], rows[-1] + 1)
+        view.lengths.zero_()
+        view.extent, view.is_even = 0, True
+        self._hidden[rows] = prefill_together(self._model, prompts, view, request.known)
         noise = torch.zeros(self._model.num_codebooks, self._model.config.audio_vocab_size)
         speaking = Speaking(request, request.sampling.noise_generator(), noise, rows)
         self._num_used += len(rows)
@@ -183,7 +182,7 @@ class FrameBatch:
                 default_guidance=model.config.guidance,
                 end_bias=[speaking.request.end_bias for speaking in self._speaking],
             )
-            self._frame_step = FrameStep(model, sampling)
+            self._frame_step = FrameStep(model, sampling, self._backend)
 
     @torch.inference_mode()
     def _draw(self) -> Tensor:
@@ -211,12 +210,14 @@ class FrameBatch:
             num_valid = torch.zeros(self._num_used, dtype=torch.int64, device=self._hidden.device)
             num_valid[reading] = 1
         tokens, mask = self._tokens[: self._num_used], self._mask[: self._num_used]
-        hidden = self._model(tokens, mask, self._used, num_valid)[:, -1]  # [rows in use, D]
+        hidden = self._backend.read_frames(self._model, tokens, mask, self._used, num_valid)  # [rows in use, D]
         self._hidden[reading] = hidden[reading]
         for speaking in unread:
             speaking.num_read = len(speaking.frames)
 
 
-def _num_rows(model: CSM, request: FrameRequest) -> int:
+def prompts_of(model: CSM, request: FrameRequest) -> list[Rows]:
+    """What each row of the batch that a request owns begins with; of one length."""
     strength = request.sampling.guidance
-    return 1 if (model.config.guidance if strength is None else strength) == 1 else 2
+    is_guided = (model.config.guidance if strength is None else strength) != 1
+    return [request.rows, without_text(request.rows)] if is_guided else [request.rows]

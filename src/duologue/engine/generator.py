@@ -14,6 +14,7 @@ from functools import partial
 from torch import Tensor
 
 from duologue.codec.mimi import Mimi, MimiDecoderState
+from duologue.engine.backends import EAGER, Backend
 from duologue.engine.batch import FrameRequest
 from duologue.engine.context import (
     CodedSegment,
@@ -87,11 +88,19 @@ class Generator:
     """Speaks text in the voices and manner of the conversation before it.
 
     Holds no state of a conversation: every call brings its own context, so that several threads and streams may share
-    one generator. `model`, `codec` and `tokenizer` belong together; the codec works in float32. What the model makes of
-    voice prompts is kept in `prefixes`: after changing its weights, `prefixes.clear()`.
+    one generator. `model`, `codec` and `tokenizer` belong together; the codec works in float32. `backend` runs both.
+    What the model makes of voice prompts is kept in `prefixes`: after changing its weights, `prefixes.clear()`.
     """
 
-    def __init__(self, model: CSM, codec: Mimi, tokenizer: TextTokenizer, voices: VoiceLibrary | None = None) -> None:
+    def __init__(
+        self,
+        model: CSM,
+        codec: Mimi,
+        tokenizer: TextTokenizer,
+        voices: VoiceLibrary | None = None,
+        *,
+        backend: Backend = EAGER,
+    ) -> None:
         """Puts model and codec into evaluation mode. Raises `CheckpointError` where the parts do not fit each other."""
         config = model.config
         if config.codebook_size != codec.config.codebook_size or config.num_codebooks > codec.num_codebooks:
@@ -106,6 +115,7 @@ class Generator:
         self.model = model.eval()
         self.codec = codec.eval()
         self.tokenizer = tokenizer
+        self.backend = backend
         self.voices = voices if voices is not None else VoiceLibrary(codec)
         self.prefixes = PrefixCache()
         self._recordings = RecordingCodes(codec, config.num_codebooks)
@@ -252,7 +262,7 @@ class Generator:
         made = self.plan_speech(request)
         frames = self.with_voices(made)
         busy_s = time.perf_counter() - started
-        return SpeechStream(self.model, frames, self.codec, made, busy_s=busy_s, on_result=on_result)
+        return SpeechStream(self.model, frames, self.codec, made, self.backend, busy_s=busy_s, on_result=on_result)
 
     def plan_speech(self, request: SpeechRequest) -> SpeechPlan:
         """What `stream_request` speaks, without a step of the model; raises and warns as it does."""

@@ -17,16 +17,17 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from duologue.engine.batch import FrameBatch, FrameRequest, Speaking
+from duologue.engine.batch import FrameBatch, FrameRequest, Speaking, prompts_of
 from duologue.engine.context import CodedSegment
 from duologue.engine.generator import DEFAULT_MAX_AUDIO_LENGTH_MS, Generator, SpeechRequest
 from duologue.engine.prefix import Prefix, restore
 from duologue.engine.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOPK, SamplingOptions
 from duologue.engine.scheduled import ScheduledSpeech
 from duologue.engine.speech import Speech, SpeechPlan, Utterance
-from duologue.engine.step import read_rows
+from duologue.engine.step import num_shared, read_rows
 from duologue.engine.stopping import StopPolicy
 from duologue.engine.voices import Voice
+from duologue.engine.warming import warm_up
 from duologue.errors import BusyError, EngineError
 from duologue.frames import Segment
 
@@ -55,11 +56,12 @@ class _Reading:
         with torch.inference_mode():
             self._state = self._model.init_state(1, len(rows))
             self._num_read = restore(rows, self._state, self.request.known)
+        self._num_shared = max(self._num_read, num_shared(prompts_of(self._model, self.request)))
 
     @property
     def num_left(self) -> int:
-        """Rows to read, the last one, which is read on joining, left out."""
-        return len(self.request.rows) - 1 - self._num_read
+        """Rows to read before joining, which reads those that differ among the request's prompts, and the last."""
+        return self._num_shared - self._num_read
 
     def read(self, num_rows: int) -> None:
         """Reads the next rows."""
@@ -81,10 +83,14 @@ class Scheduler:
     """
 
     def __init__(self, generator: Generator, *, max_streams: int = 8, max_waiting: int = 64) -> None:
-        """Starts the thread. The caches have room for `max_streams` guided requests of the model's longest."""
+        """Starts the thread. The caches have room for `max_streams` guided requests of the model's longest.
+
+        A compiled backend compiles for several requests first; raises `OptionError` where it cannot.
+        """
+        warm_up(generator.model, generator.codec, generator.backend, max_streams)
         self.generator = generator
         self.max_streams, self.max_waiting = max_streams, max_waiting
-        self._batch = FrameBatch(generator.model, 2 * max_streams)
+        self._batch = FrameBatch(generator.model, 2 * max_streams, backend=generator.backend)
         self._decoder = generator.codec.init_decoder_state(max_streams)
         transformer = self._decoder.transformer
         transformer.extent = transformer.capacity  # a bound for all rows, whoever comes and goes
@@ -281,7 +287,9 @@ class Scheduler:
         silent = torch.zeros(self.generator.model.num_codebooks, dtype=torch.int64)
         codes = torch.stack([silent if frame is None else frame for frame in frames])[..., None]  # [B, K, 1]
         state = self._decoder.rows(0, len(frames))
-        chunks = self.generator.codec.decode(codes.to(self._device), state)[:, 0].to("cpu", torch.float32)
+        generator = self.generator
+        decoded = generator.backend.decode_frame(generator.codec, codes.to(self._device), state)  # [B, 1, S]
+        chunks = decoded[:, 0].to("cpu", torch.float32)
         for order, frame, chunk in zip(self._orders, frames, chunks, strict=True):
             if frame is not None and order.speaking is not None:
                 reason = order.speech.put(frame, chunk.clone())

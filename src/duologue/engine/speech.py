@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from duologue.codec.mimi import Mimi, MimiDecoderState
+from duologue.engine.backends import EAGER, Backend
 from duologue.engine.batch import FrameBatch, FrameRequest, Speaking
 from duologue.engine.context import warn
 from duologue.engine.prefix import Prefix
@@ -131,6 +132,7 @@ class SpeechStream(Iterator[Tensor]):
         request: FrameRequest,
         codec: Mimi,
         plan: SpeechPlan,
+        backend: Backend = EAGER,
         *,
         busy_s: float = 0.0,
         on_result: Callable[[Speech, Prefix | None], None] | None = None,
@@ -142,7 +144,7 @@ class SpeechStream(Iterator[Tensor]):
         self.result: Speech | None = None
         self.seed = plan.seed
         self.num_evicted = plan.num_evicted
-        self._model, self._request, self._codec = model, request, codec
+        self._model, self._request, self._codec, self._backend = model, request, codec, backend
         self._utterance = Utterance(plan, codec, model.num_codebooks)
         self._batch: FrameBatch | None = None
         self._speaking: Speaking | None = None
@@ -202,14 +204,14 @@ class SpeechStream(Iterator[Tensor]):
     def _advance(self) -> tuple[Tensor, Tensor] | None:
         """The next frame `[K]` and its audio `[frame_size]`, or None after the last."""
         if self._batch is None:
-            self._batch, self._speaking = FrameBatch.alone(self._model, self._request)
+            self._batch, self._speaking = FrameBatch.alone(self._model, self._request, self._backend)
         frame = next((frame for _, frame in self._batch.step()), None)
         if frame is None:
             return None
         if self._state is None:
             self._state = self._codec.init_decoder_state(1)
         codes = frame.to(self._device)[None, :, None]  # [1, K, 1]
-        return frame, self._codec.decode(codes, self._state)[0, 0].to("cpu", torch.float32)
+        return frame, self._backend.decode_frame(self._codec, codes, self._state)[0, 0].to("cpu", torch.float32)
 
     def _finish(self, reason: StopReason) -> Speech:
         prefix = None

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from duologue.engine.backends import EAGER, Backend
 from duologue.engine.prefix import Prefix, restore
-from duologue.engine.sampling import BatchSampling, sample
-from duologue.frames import END_CODE, Rows
+from duologue.engine.sampling import BatchSampling
+from duologue.frames import Rows, common_rows
 from duologue.model.csm import CSM
 from duologue.nn.transformer import TransformerState
 
@@ -28,46 +29,29 @@ class FrameStep:
     says which request each row belongs to.
     """
 
-    def __init__(self, model: CSM, sampling: BatchSampling) -> None:
+    def __init__(self, model: CSM, sampling: BatchSampling, backend: Backend = EAGER) -> None:
         self.model = model
         self.sampling = sampling
         self.follows = torch.cat(
             (torch.arange(len(sampling.temperature), device=sampling.guided.device), sampling.guided)
         )
-        batch = len(self.follows)
-        self._depth = model.init_depth_state(batch)
-        self._first = torch.zeros(batch, 2, model.config.backbone.dim, device=model.device, dtype=model.dtype)
+        self._backend = backend
+        self._depth = model.init_depth_state(len(self.follows))
 
     def __call__(self, hidden: Tensor, noise: Tensor) -> Tensor:
         """`hidden [B + G, D]` of the newest rows, Gumbel `noise [B, K, V]` `->` the next frame `[B, K]` int64."""
-        model, depth = self.model, self._depth
+        model, depth, options = self.model, self._depth, self.sampling
         # What the cache still holds lies beyond every row's length, where nothing looks.
         depth.lengths.zero_()
         depth.extent, depth.is_even = 0, True
-        codes = [self._draw(model.codebook0_logits(hidden), noise[:, 0], self.sampling.end_bias)]
-        self._first[:, 0] = hidden
-        self._first[:, 1] = model.embed_audio(codes[0][self.follows], 0)
-        inputs = self._first
+        drawn, inputs = self._backend.first_code(model, options, self.follows, hidden, noise[:, 0])
+        codes = [drawn]
         for codebook in range(1, model.num_codebooks):
-            output = model.depth_step(inputs, depth)  # [B, depth dim]
-            codes.append(self._draw(model.depth_head(output, codebook), noise[:, codebook]))
-            inputs = model.embed_audio(codes[-1][self.follows], codebook)[:, None]  # [B + G, 1, D]
+            drawn, inputs = self._backend.next_code(
+                model, options, self.follows, depth, inputs, codebook, noise[:, codebook]
+            )
+            codes.append(drawn)
         return torch.stack(codes, dim=1)
-
-    def _draw(self, logits: Tensor, noise: Tensor, end_bias: Tensor | None = None) -> Tensor:
-        options = self.sampling
-        logits = options.guide(logits)
-        if end_bias is not None:
-            logits = logits.float().clone()
-            logits[:, END_CODE] += end_bias
-        return sample(
-            logits,
-            noise,
-            options.temperature,
-            options.topk,
-            self.model.config.codebook_size,
-            options.max_topk,
-        )
 
 
 @torch.inference_mode()
@@ -80,6 +64,39 @@ def prefill(model: CSM, rows: Rows, state: TransformerState, known: Sequence[Pre
     for start in range(restore(rows, state, known) if known else 0, len(rows), _PREFILL_ROWS):
         hidden = read_rows(model, rows[start : start + _PREFILL_ROWS], state)
     return hidden
+
+
+@torch.inference_mode()
+def prefill_together(
+    model: CSM, prompts: Sequence[Rows], state: TransformerState, known: Sequence[Prefix] = ()
+) -> Tensor:
+    """Prompts of one length into the rows of an empty `state`, in place; returns their last hiddens, `[B, D]`.
+
+    What all of them begin with is read once, the rest of all in the same passes.
+    """
+    first = prompts[0]
+    if len(prompts) == 1:
+        return prefill(model, first, state, known)
+    shared = num_shared(prompts)
+    one = state.rows(0, 1)
+    for start in range(restore(first[: shared + 1], one, known), shared, _PREFILL_ROWS):
+        read_rows(model, first[start : min(start + _PREFILL_ROWS, shared)], one)
+    for row in range(1, len(prompts)):
+        state.rows(row, row + 1).take(one, shared)
+    state.lengths.fill_(shared)
+    state.extent, state.is_even = shared, True
+    hidden = torch.empty(0)
+    for start in range(shared, len(first), _PREFILL_ROWS):
+        pieces = [prompt[start : start + _PREFILL_ROWS] for prompt in prompts]
+        tokens, mask = (torch.stack([getattr(piece, name) for piece in pieces]) for name in ("tokens", "mask"))
+        hidden = model(tokens.to(state.lengths.device), mask.to(state.lengths.device), state)[:, -1]
+    return hidden
+
+
+def num_shared(prompts: Sequence[Rows]) -> int:
+    """Rows that all prompts begin with; their last rows, which give the first hidden, are never among them."""
+    first = prompts[0]
+    return min(common_rows(first[:-1], prompt[:-1]) for prompt in prompts)
 
 
 @torch.inference_mode()

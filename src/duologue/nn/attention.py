@@ -58,35 +58,37 @@ class Attention(nn.Module):
         angles: tuple[Tensor, Tensor],
         mask: Tensor | None,
         cache: KVCache | None = None,
-        slots: Tensor | slice | None = None,
+        slots: Tensor | int = 0,
         extent: int | None = None,
     ) -> Tensor:
         """`x [B, T, D] -> [B, T, D]`.
 
         `mask` is bool `[B, 1, T, S]`, or None for plain causal attention over as many keys as there are queries, or of
-        one query over all keys. With a `cache`, the new keys and values go to `slots [B, T]`, or to a slice of slots
-        that is the same in every row, and the first `extent` slots are read.
+        one query over all keys. With a `cache`, the new keys and values go to `slots [B, T]`, or to those from one slot
+        on that is the same in every row, and the first `extent` slots are read.
         """
         projected = self.project(x)
         queries = apply_rope(self._heads(projected[0], self.num_heads), angles)  # [B, H, T, head_dim]
         keys = apply_rope(self._heads(projected[1], self.num_kv_heads), angles)  # [B, num_kv_heads, T, head_dim]
         values = self._heads(projected[2], self.num_kv_heads)
         if cache is not None:
-            assert slots is not None
-            if isinstance(slots, slice):
-                cache.keys[:, :, slots] = keys
-                cache.values[:, :, slots] = values
-            else:
+            if isinstance(slots, Tensor):
                 index = slots[:, None, :, None].expand(keys.shape)
                 cache.keys.scatter_(2, index, keys.to(cache.keys.dtype))
                 cache.values.scatter_(2, index, values.to(cache.values.dtype))
+            else:
+                cache.keys[:, :, slots : slots + x.shape[1]].copy_(keys)
+                cache.values[:, :, slots : slots + x.shape[1]].copy_(values)
             keys, values = cache.keys[:, :, :extent].to(x.dtype), cache.values[:, :, :extent].to(x.dtype)
+        is_causal = False
+        if mask is None and x.shape[1] > 1:  # a branch, for a compiler that wants a plain bool
+            is_causal = True
         mixed = F.scaled_dot_product_attention(
             queries,
             keys,
             values.to(queries.dtype),
             attn_mask=mask,
-            is_causal=mask is None and x.shape[1] > 1,
+            is_causal=is_causal,
             enable_gqa=self.num_heads != self.num_kv_heads,
         )  # [B, H, T, head_dim]
         return self.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]

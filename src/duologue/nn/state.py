@@ -6,12 +6,28 @@ Zeros everywhere is the state before the first step, so that a row is reset by w
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
+
+# Bytes from which memory comes from the system page by page.
+_LARGE = 2**20
+
+
+def unwritten_zeros(shape: Sequence[int], device: torch.device | str, dtype: torch.dtype) -> Tensor:
+    """Zeros that on a CPU cost nothing before they are used: the system hands out memory that it keeps at zero.
+
+    For caches that are larger than what will be in them; `torch.zeros` writes every byte.
+    """
+    num_bytes = math.prod(shape) * dtype.itemsize
+    if torch.device(device).type != "cpu" or num_bytes < _LARGE:
+        return torch.zeros(*shape, device=device, dtype=dtype)
+    return torch.from_numpy(np.zeros(num_bytes, dtype=np.uint8)).view(dtype).view(*shape)
 
 
 @dataclass

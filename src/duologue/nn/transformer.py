@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from duologue.config import TransformerConfig
 from duologue.nn.attention import Attention, KVCache, causal_mask, slot_positions
 from duologue.nn.rope import rope_angles, rope_frequencies
-from duologue.nn.state import State
+from duologue.nn.state import State, unwritten_zeros
 
 
 @dataclass
@@ -147,7 +147,7 @@ class TransformerLayer(nn.Module):
         angles: tuple[Tensor, Tensor],
         mask: Tensor | None,
         cache: KVCache | None,
-        slots: Tensor | slice | None,
+        slots: Tensor | int,
         extent: int | None,
     ) -> Tensor:
         mixed = self.attention_scale(self.attention(self.attention_norm(x), angles, mask, cache, slots, extent))
@@ -195,13 +195,14 @@ class Transformer(nn.Module):
         dtype are those of the weights unless given.
         """
         config = self.config
+        self.frequencies(self.device)  # now, so that no step has to make them
         device = device if device is not None else self.device
         dtype = dtype if dtype is not None else self.dtype
         if capacity is None:
             capacity = config.max_positions if config.window is None else 2 * config.window
         shape = (batch, config.num_kv_heads, capacity, config.head_size)
         layers = [
-            KVCache(torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype))
+            KVCache(unwritten_zeros(shape, device, dtype), unwritten_zeros(shape, device, dtype))
             for _ in range(config.num_layers)
         ]
         return TransformerState(torch.zeros(batch, device=device, dtype=torch.int64), layers, is_even=True)
@@ -228,7 +229,7 @@ class Transformer(nn.Module):
         mask = None if window is None or x.shape[1] <= window else causal_mask(positions, positions, window)
         angles = rope_angles(self.frequencies(x.device), positions)
         for layer in self.layers:
-            x = layer(x, angles, mask, None, None, None)
+            x = layer(x, angles, mask, None, 0, None)
         return self.norm(x)  # type: ignore[no-any-return]
 
     def _step(self, x: Tensor, state: TransformerState, num_valid: Tensor | None) -> Tensor:
@@ -238,7 +239,7 @@ class Transformer(nn.Module):
         positions = state.lengths[:, None] + torch.arange(steps, device=x.device)  # [B, T]
         angles = rope_angles(self.frequencies(x.device), positions)
         mask: Tensor | None = None
-        slots: Tensor | slice = slice(state.extent, extent)
+        slots: Tensor | int = state.extent
         # Where rows are even no mask is needed: one new position sees every slot in use, the first ones each other.
         if not (state.is_even and (steps == 1 or not state.extent) and state.extent + steps <= capacity):
             held = slot_positions(positions[:, -1], extent, capacity)  # [B, extent]

@@ -1,0 +1,111 @@
+"""What runs the parts of a frame that repeat: as torch runs them, or compiled.
+
+A frame is four functions: the backbone reads the newest row of every request, codebook 0 is drawn, the other codes one
+by one, and the codec makes sound of them. Each takes its state as an argument. Eager, a small model's frame is a
+thousand small operations, and calling them takes longer than what they compute; compiled, what lies between two matrix
+products is one loop.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from duologue.codec.mimi import Mimi, MimiDecoderState
+from duologue.engine.sampling import BatchSampling, sample
+from duologue.errors import OptionError
+from duologue.frames import END_CODE
+from duologue.model.csm import CSM
+from duologue.nn.transformer import TransformerState
+
+BACKENDS = ("eager", "compiled")
+
+
+def read_frames(model: CSM, tokens: Tensor, mask: Tensor, state: TransformerState, num_valid: Tensor | None) -> Tensor:
+    """The backbone's hidden `[B, D]` at one more row of every conversation; the state is updated in place."""
+    return model(tokens, mask, state, num_valid)[:, -1]  # type: ignore[no-any-return]
+
+
+def first_code(
+    model: CSM, options: BatchSampling, follows: Tensor, hidden: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor]:
+    """From `hidden [B + G, D]` and `noise [B, V]`: codebook 0 `[B]`, and what the depth decoder begins with.
+
+    `follows [B + G]` says which request each row belongs to.
+    """
+    drawn = _draw(model, options, model.codebook0_logits(hidden), noise, options.end_bias)
+    return drawn, torch.stack((hidden, model.embed_audio(drawn[follows], 0)), dim=1)  # [B + G, 2, D]
+
+
+def next_code(
+    model: CSM,
+    options: BatchSampling,
+    follows: Tensor,
+    depth: TransformerState,
+    inputs: Tensor,
+    codebook: int,
+    noise: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The code `[B]` of `codebook`, 1 and more, and the depth decoder's next input `[B + G, 1, D]`."""
+    output = model.depth_step(inputs, depth)  # [B + G, depth dim]
+    drawn = _draw(model, options, model.depth_head(output, codebook), noise)
+    return drawn, model.embed_audio(drawn[follows], codebook)[:, None]
+
+
+def decode_latent(codec: Mimi, latent: Tensor, state: MimiDecoderState) -> Tensor:
+    """`Mimi.decode_latent` of one frame: `[B, 1, D] -> [B, 1, frame_size]`."""
+    return codec.decode_latent(latent, state)
+
+
+def _draw(model: CSM, options: BatchSampling, logits: Tensor, noise: Tensor, end_bias: Tensor | None = None) -> Tensor:
+    logits = options.guide(logits)
+    if end_bias is not None:
+        logits = logits.float().clone()
+        logits[:, END_CODE] += end_bias
+    return sample(logits, noise, options.temperature, options.topk, model.config.codebook_size, options.max_topk)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The four functions in one of their forms; they give the same frames, but for rounding."""
+
+    name: str
+    read_frames: Callable[[CSM, Tensor, Tensor, TransformerState, Tensor | None], Tensor]
+    first_code: Callable[[CSM, BatchSampling, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+    next_code: Callable[[CSM, BatchSampling, Tensor, TransformerState, Tensor, int, Tensor], tuple[Tensor, Tensor]]
+    decode_latent: Callable[[Mimi, Tensor, MimiDecoderState], Tensor]
+
+    @torch.inference_mode()
+    def decode_frame(self, codec: Mimi, codes: Tensor, state: MimiDecoderState) -> Tensor:
+        """`Mimi.decode` of one frame of codes `[B, K, 1]` that are known to be the codec's: `[B, 1, frame_size]`."""
+        return self.decode_latent(codec, codec.quantizer.decode(codes), state)
+
+
+EAGER = Backend("eager", read_frames, first_code, next_code, decode_latent)
+
+
+@cache
+def _compiled() -> Backend:
+    # Each model and each kind of input is compiled anew; an older torch gives up after eight, and goes on eager.
+    is_limit_ours = "recompile_limit" in inspect.signature(torch.compile).parameters
+    options: dict[str, Any] = {"fullgraph": True, "recompile_limit": 64} if is_limit_ours else {}
+    return Backend(
+        "compiled",
+        torch.compile(read_frames, **options),
+        torch.compile(first_code, **options),
+        torch.compile(next_code, **options),
+        torch.compile(decode_latent, **options),
+    )
+
+
+def find_backend(name: str) -> Backend:
+    """The backend of that name; raises `OptionError` for one that there is not."""
+    if name not in BACKENDS:
+        raise OptionError(f"backend {name!r}; expected {' or '.join(map(repr, BACKENDS))}")
+    return EAGER if name == "eager" else _compiled()

@@ -1,0 +1,66 @@
+"""What a compiled backend compiles, compiled before anybody listens.
+
+A part is compiled when it first runs on inputs of a kind: by how many positions are held, whether all requests have
+come equally far, how many there are. A few frames of random codes show it all of them.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from duologue.codec.mimi import Mimi, MimiDecoderState
+from duologue.engine.backends import EAGER, Backend
+from duologue.engine.batch import FrameBatch, FrameRequest
+from duologue.engine.sampling import SamplingOptions
+from duologue.errors import OptionError
+from duologue.frames import audio_rows
+from duologue.model.csm import CSM
+
+# Prompts of two lengths: what one length leaves fixed, the second makes variable.
+_PROMPTS, _NUM_FRAMES = (4, 7), 4
+
+
+def warm_up(model: CSM, codec: Mimi, backend: Backend, num_streams: int = 1) -> None:
+    """Speaks for one listener, or for several who come at different times, so that `backend` has met it all.
+
+    Raises `OptionError` where it cannot compile here.
+    """
+    if backend is EAGER:
+        return
+    try:
+        for num_rows in _PROMPTS:
+            batch, _ = FrameBatch.alone(model, _request(model, num_rows), backend)
+            _speak(codec, backend, batch, codec.init_decoder_state(1))
+        if num_streams > 1:
+            _speak_together(model, codec, backend)
+    except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise OptionError(
+            f"backend {backend.name!r} does not compile here: {first} (it needs a C++ compiler and Python's headers; "
+            "backend 'eager' needs neither)"
+        ) from error
+
+
+def _speak_together(model: CSM, codec: Mimi, backend: Backend) -> None:
+    """Two who come at the same moment, and one who comes later."""
+    batch, state = FrameBatch(model, 6, backend=backend), codec.init_decoder_state(3)
+    state.transformer.extent = state.transformer.capacity
+    for num_rows in (_PROMPTS[0], _PROMPTS[0], _PROMPTS[1]):
+        batch.join(_request(model, num_rows))
+        if len(batch.speaking) > 1:
+            _speak(codec, backend, batch, state)
+
+
+def _speak(codec: Mimi, backend: Backend, batch: FrameBatch, state: MimiDecoderState) -> None:
+    for _ in range(_NUM_FRAMES):
+        frames = [frame for _, frame in batch.step() if frame is not None]
+        if frames:
+            lengths = state.transformer.lengths
+            speaking = state if len(lengths) == len(frames) else state.rows(0, len(frames))
+            backend.decode_frame(codec, torch.stack(frames)[..., None].to(lengths.device), speaking)
+
+
+def _request(model: CSM, num_rows: int) -> FrameRequest:
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(1, model.config.codebook_size, (model.num_codebooks, num_rows), generator=generator)
+    return FrameRequest(audio_rows(codes, end=False), SamplingOptions(seed=0), max_frames=2 * num_rows)

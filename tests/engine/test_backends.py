@@ -1,0 +1,117 @@
+"""Compiled, the parts of a frame give what they give eager; where they cannot be compiled, loading says so."""
+
+import shutil
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import duologue
+from duologue.engine import warming
+from duologue.engine.backends import EAGER, find_backend
+from duologue.engine.batch import FrameBatch, FrameRequest
+from duologue.engine.generator import Generator
+from duologue.engine.quantization import Int8CSM
+from duologue.engine.sampling import SamplingOptions
+from duologue.engine.scheduler import Scheduler
+from duologue.engine.warming import warm_up
+from duologue.errors import OptionError
+from tests.engine.builders import prompt, tiny_csm, tiny_mimi
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler here"
+)
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """What torch says while it compiles is no error of ours."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def frames_of(model, requests, backend) -> list[torch.Tensor]:
+    """The frames `[K, T]` of requests that join one after the other, a frame apart."""
+    batch = FrameBatch(model, 2 * len(requests), backend=backend)
+    speaking = []
+    for request in requests:
+        speaking.append(batch.join(request))
+        batch.step()
+    while any(one.stop_reason is None for one in speaking):
+        batch.step()
+    return [torch.stack(one.frames, dim=1) for one in speaking]
+
+
+@needs_compiler
+def test_compiled_frames_are_the_eager_frames(model, quiet):
+    rows, compiled = prompt(model, 5, 4, seed=3), find_backend("compiled")
+    for seed, guidance in ((0, 2.0), (1, 1.0)):
+        request = FrameRequest(rows, SamplingOptions(seed=seed, guidance=guidance), 4)
+        (expected,), (got,) = (frames_of(model, [request], backend) for backend in (EAGER, compiled))
+        assert torch.equal(got, expected) and got.shape[1] == 4
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_compiled_speech_is_the_eager_speech(model, codec, tokenizer, quiet):
+    compiled = find_backend("compiled")
+    eager, other = Generator(model, codec, tokenizer), Generator(model, codec, tokenizer, backend=compiled)
+    warm_up(model, codec, compiled, num_streams=2)
+    for seed, guidance in ((0, 2.0), (1, 1.0)):
+        options = {"seed": seed, "guidance": guidance, "max_audio_length_ms": 800}
+        expected, got = (one.speak("hello there", **options) for one in (eager, other))
+        assert torch.equal(got.codes, expected.codes) and got.codes.shape[1] > 1
+        torch.testing.assert_close(got.audio, expected.audio, atol=1e-4, rtol=0)
+    requests = [
+        FrameRequest(prompt(model, text, frames, seed=text), SamplingOptions(seed=text, guidance=2.0), 5)
+        for text, frames in ((3, 0), (9, 4), (6, 1))
+    ]
+    expected, got = (frames_of(model, requests, backend) for backend in (EAGER, compiled))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(got, expected, strict=True))
+    with Scheduler(other, max_streams=2) as scheduler:
+        streams = [scheduler.submit("hello there", seed=0, guidance=2.0, max_audio_length_ms=800) for _ in range(2)]
+        for stream in streams:
+            list(stream)
+            alone = eager.speak("hello there", seed=0, guidance=2.0, max_audio_length_ms=800)
+            assert stream.result is not None and torch.equal(stream.result.codes, alone.codes)
+
+
+@needs_compiler
+def test_eight_bits_compile_too(quiet):
+    packed, compiled = Int8CSM(tiny_csm()), find_backend("compiled")
+    rows = prompt(packed, 9, 12, seed=2)
+    tokens, mask = rows.tokens[None, -1:], rows.mask[None, -1:]
+    states = [packed.init_state(1, 40) for _ in range(2)]
+    with torch.inference_mode():
+        for state in states:
+            packed(rows.tokens[None, :-1], rows.mask[None, :-1], state)
+        expected, got = (
+            backend.read_frames(packed, tokens, mask, state, None)
+            for backend, state in zip((EAGER, compiled), states, strict=True)
+        )
+    torch.testing.assert_close(got, expected, atol=1e-3, rtol=1e-3)
+    request = FrameRequest(rows, SamplingOptions(temperature=0.0, seed=0, guidance=1.0), 4)
+    (frames,) = frames_of(packed, [request], compiled)
+    assert frames.shape == (packed.num_codebooks, 4)
+
+
+def test_backends_have_names():
+    assert find_backend("eager") is EAGER
+    assert find_backend("compiled") is find_backend("compiled")
+    with pytest.raises(OptionError, match="backend 'onnx'; expected 'eager' or 'compiled'"):
+        find_backend("onnx")
+
+
+def test_where_it_cannot_compile_loading_says_so(tmp_path, monkeypatch, tokenizer):
+    model, codec = tiny_csm(), tiny_mimi()
+
+    def broken(*_):
+        raise torch._inductor.exc.InductorError(torch._inductor.exc.InvalidCxxCompiler(), None)
+
+    monkeypatch.setattr(warming, "_speak", broken)
+    with pytest.raises(OptionError, match=r"'compiled' does not compile here.*needs a C"):
+        warm_up(model, codec, find_backend("compiled"))
+    with pytest.raises(OptionError, match="backend 'fast'"):
+        duologue.load(tmp_path, backend="fast")
