@@ -148,8 +148,10 @@ def small_model(base: CSMConfig) -> CSMConfig:
     return dataclasses.replace(base, backbone=backbone)
 
 
-def train_share(share: float, data: Path, folder: Path, steps: int, rows: int, threads: int) -> dict[str, Any]:
-    """One run in a process of its own: `step_s`, `peak_mb`, and the held-out losses every tenth of it."""
+def train_share(
+    share: float, data: Path, folder: Path, steps: int, rows: int, threads: int, evaluations: int = 10
+) -> dict[str, Any]:
+    """One run in a process of its own: `step_s`, `peak_mb`, and the held-out losses so many times."""
     torch.set_num_threads(threads)
     base = load_checkpoint(bundled_model())
     store = TurnStore(data, fingerprint=codec_fingerprint(base.codec))
@@ -175,7 +177,7 @@ def train_share(share: float, data: Path, folder: Path, steps: int, rows: int, t
         ema_decay=0.99,
         log_every=10,
         save_every=steps,
-        evaluate_every=max(1, steps // 10),
+        evaluate_every=max(1, steps // evaluations),
     )
     config = CSMTrainConfig(
         model=small_model(base.model.config),
@@ -265,6 +267,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("runs/amortization"), help="where the runs go")
     parser.add_argument("--out", type=Path, help="a .md file for the tables; the plot goes beside it")
     parser.add_argument("--steps", type=int, default=600, help="steps of each run (default: 600)")
+    parser.add_argument("--evaluations", type=int, default=10, help="held-out losses of each run (default: 10)")
     parser.add_argument("--rows", type=int, default=2400, help="rows a batch (default: 2400)")
     parser.add_argument("--shape-rows", type=int, default=2048, help="frames of csm-1b's sequence (default: 2048)")
     parser.add_argument("--threads", type=int, default=2, help="processor threads (default: 2)")
@@ -285,7 +288,15 @@ def main() -> int:
                 folder = arguments.work / _fraction(share).replace("/", "-")
                 # In a process of its own, whose peak of memory is that of this run.
                 with get_context("spawn").Pool(1) as pool:
-                    options = (share, arguments.data, folder, arguments.steps, arguments.rows, arguments.threads)
+                    options = (
+                        share,
+                        arguments.data,
+                        folder,
+                        arguments.steps,
+                        arguments.rows,
+                        arguments.threads,
+                        arguments.evaluations,
+                    )
                     results.append(pool.apply(train_share, options))
                 print(json.dumps(results[-1]), file=sys.stderr, flush=True)
             text += [f"trained from scratch, {arguments.steps} steps of {arguments.rows} rows", run_table(results)]

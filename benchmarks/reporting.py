@@ -7,6 +7,7 @@ import datetime
 import importlib.metadata
 import platform
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +33,8 @@ def header(title: str, threads: int, packages: Sequence[str] = ()) -> list[str]:
             versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             versions.append(f"{name} not installed")
-    words = [re.sub(r"/\S*/", "", word) for word in sys.argv[1:]]  # where things lie here is of no use elsewhere
+    # Where a file or an absolute folder lies here is of no use elsewhere; a hub id stays whole.
+    words = [shlex.quote(re.sub(r"[^=]*/(?=[^/]+\.\w+$)|(?<![^=])/.*/", "", word)) for word in sys.argv[1:]]
     program = f"python -m benchmarks.{Path(sys.argv[0]).stem}"
     return [
         f"# {title}",

@@ -16,6 +16,12 @@ def test_a_table_and_an_object(run, tiny):
 
 
 def test_bad_options(run, tiny):
-    for options in (("--seconds", 0), ("--history", -1), ("--streams", 0), ("--quantize", "int3"), ("--backend", "jit")):
+    for options in (
+        ("--seconds", 0),
+        ("--history", -1),
+        ("--streams", 0),
+        ("--quantize", "int3"),
+        ("--backend", "jit"),
+    ):
         result = run("bench", "--model", tiny, *options)
         assert result.exit_code == 2 and result.stderr.count("\n") == 1, options
