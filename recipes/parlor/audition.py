@@ -120,7 +120,8 @@ def embedding_of(generator: Generator, turns: Iterable[CodedTurn], instruments: 
     found = []
     long_enough = (turn for turn in turns if turn.codes.shape[1] >= _LEAST_REFERENCE_FRAMES)
     for turn in islice(long_enough, _REFERENCE_TURNS):
-        pcm = generator.codec.decode(torch.from_numpy(turn.codes.astype("int64"))[None])[0, 0]
+        codes = torch.from_numpy(turn.codes[: generator.codec.num_codebooks].astype("int64"))
+        pcm = generator.codec.decode(codes[None])[0, 0]
         heard = instruments.speaker_encoder(pcm, generator.sample_rate)
         if heard is not None:
             found.append(heard)
