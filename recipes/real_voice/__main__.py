@@ -11,7 +11,7 @@ from pathlib import Path
 from duologue.checkpoints import Checkpoint, load_checkpoint
 from duologue.cli.tuning import Conversations, save_tuned, tune
 from duologue.data.prepare import PrepareConfig, prepare
-from duologue.data.shards import TurnStore
+from duologue.data.shards import TurnStore, first_codebooks
 from duologue.data.sources import Found, find_conversations
 from duologue.data.turns import TurnConfig
 from duologue.engine.load import find_source
@@ -57,7 +57,8 @@ def main() -> int:
 def run(arguments: argparse.Namespace, report: Report) -> None:
     """Prepares, tunes for every amount and method, and prints the table; what is there is not made again."""
     base = load_checkpoint(find_source(arguments.model))
-    turns = prepared(arguments.source, arguments.work / "data", arguments.voice, arguments.model, report)
+    made = prepared(arguments.source, arguments.work / "data", arguments.voice, arguments.model, report)
+    turns = first_codebooks(made, base.model.num_codebooks)
     instruments = Instruments(arguments.work, offline=True)
     lines = held_out_lines(find_conversations(arguments.heldout), arguments.lines)
     results: dict[str, list[Heard]] = {}

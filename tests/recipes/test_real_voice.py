@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import torch
 
 from duologue.audio import write_audio
 from duologue.checkpoints import save_checkpoint
-from duologue.engine.load import load
+from duologue.config import CSM_PRESETS
+from duologue.engine.load import load, load_codec
 from duologue.eval.instruments import Instruments
 from duologue.eval.systems import ModelOptions
 from recipes.real_voice import __main__ as recipe
@@ -37,7 +39,7 @@ def tiny(tmp_path: Path) -> Path:
     return save_checkpoint(
         tmp_path / "tiny",
         "native",
-        model=tiny_csm(),
+        model=tiny_csm(config=replace(CSM_PRESETS["tiny"], num_codebooks=codec.num_codebooks - 1)),  # as parlor's
         codec=codec,
         tokenizer_path=tmp_path / "tokenizer.json",
         voices_folder=tmp_path / "voices",
@@ -73,7 +75,9 @@ def test_every_amount_and_method_is_tuned_and_measured_once(
     table = [line for line in lines if line.startswith("| ")]
     assert table[0].startswith("| model | eve: WER %, SIM, DNSMOS | ada: WER %")
     assert len(table) == 6
-    assert load(tmp_path / "work" / "lora_all" / "model").voices.shipped_names == ("eve", "ada")
+    tuned = tmp_path / "work" / "lora_all" / "model"
+    assert load(tuned).voices.shipped_names == ("eve", "ada")
+    assert load_codec(tuned).num_codebooks == load(tuned).model.num_codebooks + 1
 
     before = (tmp_path / "work" / "full_all" / "model" / "model.safetensors").stat().st_mtime_ns
     assert recipe.main() == 0

@@ -16,13 +16,15 @@ from typing import Final
 import torch
 
 from duologue.audio import write_audio
-from duologue.checkpoints import Checkpoint, save_checkpoint
+from duologue.checkpoints import Checkpoint, load_codec, save_checkpoint
+from duologue.codec.mimi import Mimi
 from duologue.data.conversations import SequenceSampler
 from duologue.data.prompts import Named, write_order, write_voices
 from duologue.data.shards import CodedTurn, TurnStore, first_codebooks
 from duologue.engine.context import CodedSegment
 from duologue.engine.generator import Generator
 from duologue.engine.voices import VoiceLibrary, codec_fingerprint
+from duologue.errors import CheckpointError
 from duologue.model.csm import CSM
 from duologue.train.board import Board
 from duologue.train.csm import CSMTrainConfig, train_csm, validation_losses
@@ -169,7 +171,16 @@ def save_tuned(folder: Path, model: CSM, base: Checkpoint, conversations: Conver
         new = write_voices(voices, conversations, named, fingerprint=codec_fingerprint(base.codec))
         write_order(voices, [*new, *(name for name in old if name not in new)])
         tokenizer = base.folder / "tokenizer.json"
-        save_checkpoint(folder, "native", model=model, codec=base.codec, tokenizer_path=tokenizer, voices_folder=voices)
+        codec = _whole_codec(base)
+        save_checkpoint(folder, "native", model=model, codec=codec, tokenizer_path=tokenizer, voices_folder=voices)
+
+
+def _whole_codec(base: Checkpoint) -> Mimi:
+    """The codec with the codebooks that the model does not speak; as it was loaded where it came from elsewhere."""
+    try:
+        return load_codec(base.folder)
+    except CheckpointError:
+        return base.codec
 
 
 def _names(heard: Counter[str], count: int) -> Iterator[tuple[str, str]]:
