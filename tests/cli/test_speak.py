@@ -254,7 +254,7 @@ def test_a_file_stays_as_it_was_when_speaking_fails(run: Run, tiny: Path, monkey
 
     Path("speech.wav").write_text("precious")
     calls = 0
-    decode = Mimi.decode
+    decode = Mimi.decode_latent
 
     def fail(self: Mimi, *arguments: object) -> torch.Tensor:
         nonlocal calls
@@ -263,7 +263,7 @@ def test_a_file_stays_as_it_was_when_speaking_fails(run: Run, tiny: Path, monkey
             raise KeyboardInterrupt
         return decode(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Mimi, "decode", fail)
+    monkeypatch.setattr(Mimi, "decode_latent", fail)
     result = run("speak", "hello", "-m", tiny, *CAP)
     assert result.exit_code == 130 and calls == 3
     assert_nothing_left(Path(), ["speech.wav"])
