@@ -6,7 +6,6 @@ import argparse
 import datetime
 import importlib.metadata
 import platform
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -33,8 +32,7 @@ def header(title: str, threads: int, packages: Sequence[str] = ()) -> list[str]:
             versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             versions.append(f"{name} not installed")
-    # Where a file or an absolute folder lies here is of no use elsewhere; a hub id stays whole.
-    words = [shlex.quote(re.sub(r"[^=]*/(?=[^/]+\.\w+$)|(?<![^=])/.*/", "", word)) for word in sys.argv[1:]]
+    words = [shlex.quote(_without_place(word)) for word in sys.argv[1:]]
     program = f"python -m benchmarks.{Path(sys.argv[0]).stem}"
     return [
         f"# {title}",
@@ -44,6 +42,13 @@ def header(title: str, threads: int, packages: Sequence[str] = ()) -> list[str]:
         f"- {datetime.datetime.now(tz=datetime.UTC).date().isoformat()}, `{' '.join([program, *words])}`",
         "",
     ]
+
+
+def _without_place(word: str) -> str:
+    """A word of the command, `NAME=VALUE` or plain: where a file lies here is of no use elsewhere, a hub id is."""
+    name, equals, value = word.rpartition("=")
+    path = Path(value)
+    return name + equals + (path.name if path.is_absolute() or path.suffix else value)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:

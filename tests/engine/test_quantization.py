@@ -1,6 +1,7 @@
 """Eight bits: close to the float model, the same in any company to the last bit, refused where they cannot run."""
 
 import copy
+import gc
 import warnings
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 import duologue
 from duologue.checkpoints import save_checkpoint
 from duologue.checkpoints.packing import pack, unpack
+from duologue.engine import quantization
 from duologue.engine.layout import lay_out
 from duologue.engine.quantization import Int8CSM, Int8Embedding, Int8Linear, check_quantization
 from duologue.engine.sampling import SamplingOptions
@@ -41,6 +43,17 @@ def test_a_row_does_not_depend_on_its_neighbours():
     for count in (1, 2, 3, 8):
         for start in range(0, 17 - count):
             assert torch.equal(layer(x[start : start + count]), whole[start : start + count])
+
+
+def test_a_copy_outlives_its_original_and_weights_go_with_the_last():
+    layer = Int8Linear([torch.randn(8, 16)])
+    number, x = layer.number, torch.randn(2, 16)
+    expected, copied = layer(x), copy.deepcopy(layer)
+    del layer
+    assert torch.equal(copied(x), expected) and number in quantization._PACKED
+    del copied
+    gc.collect()
+    assert number not in quantization._PACKED
 
 
 def test_what_was_packed_is_found_again():

@@ -57,6 +57,17 @@ def _reserved(count: int) -> range:
     return range(numbers[0], numbers[-1] + 1)
 
 
+class _Packed:
+    """Packed weights that are found by their number for as long as anybody holds this; a copy of it is itself."""
+
+    def __init__(self, number: int, weights: Any) -> None:
+        _PACKED[number] = weights
+        weakref.finalize(self, _PACKED.pop, number)
+
+    def __deepcopy__(self, _: dict[int, Any]) -> _Packed:
+        return self
+
+
 def _kernel(rows: Tensor, levels: int, number: int, num_outputs: int) -> Tensor:
     """Rows `[R, N]` in [-1, 1], rounded to `levels` either side of zero, times the weights of a number: `[R, M]`."""
     product: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
@@ -93,8 +104,7 @@ class Int8Linear(nn.Module):
             warnings.simplefilter("ignore")
             quantized = torch._make_per_channel_quantized_tensor(codes, scale, zeros, 0)
         try:
-            _PACKED[self.number] = torch.ops.quantized.linear_prepack(quantized, None)
-            weakref.finalize(self, _PACKED.pop, self.number)
+            self._packed = _Packed(self.number, torch.ops.quantized.linear_prepack(quantized, None))
             self(torch.zeros(1, codes.shape[1]))
         except RuntimeError as error:
             engine = torch.backends.quantized.engine

@@ -66,7 +66,7 @@ class _Reading:
     def read(self, num_rows: int) -> None:
         """Reads the next rows."""
         count = min(num_rows, self.num_left)
-        read_rows(self._model, self.request.rows[self._num_read : self._num_read + count], self._state)
+        read_rows(self._model, [self.request.rows], self._state, self._num_read, self._num_read + count)
         self._num_read += count
 
     def ready(self) -> FrameRequest:

@@ -54,16 +54,12 @@ class FrameStep:
         return torch.stack(codes, dim=1)
 
 
-@torch.inference_mode()
 def prefill(model: CSM, rows: Rows, state: TransformerState, known: Sequence[Prefix] = ()) -> Tensor:
     """Appends `rows` (at least one) to a one-row `state`, in place; returns the last hidden, `[1, D]`.
 
     Into an empty state, the rows that a known prefix begins with are copied instead of computed.
     """
-    hidden = torch.empty(0)
-    for start in range(restore(rows, state, known) if known else 0, len(rows), _PREFILL_ROWS):
-        hidden = read_rows(model, rows[start : start + _PREFILL_ROWS], state)
-    return hidden
+    return read_rows(model, [rows], state, restore(rows, state, known) if known else 0, len(rows))
 
 
 @torch.inference_mode()
@@ -79,18 +75,11 @@ def prefill_together(
         return prefill(model, first, state, known)
     shared = num_shared(prompts)
     one = state.rows(0, 1)
-    for start in range(restore(first[: shared + 1], one, known), shared, _PREFILL_ROWS):
-        read_rows(model, first[start : min(start + _PREFILL_ROWS, shared)], one)
+    read_rows(model, [first], one, restore(first[: shared + 1], one, known), shared)
     for row in range(1, len(prompts)):
         state.rows(row, row + 1).take(one, shared)
-    state.lengths.fill_(shared)
     state.extent, state.is_even = shared, True
-    hidden = torch.empty(0)
-    for start in range(shared, len(first), _PREFILL_ROWS):
-        pieces = [prompt[start : start + _PREFILL_ROWS] for prompt in prompts]
-        tokens, mask = (torch.stack([getattr(piece, name) for piece in pieces]) for name in ("tokens", "mask"))
-        hidden = model(tokens.to(state.lengths.device), mask.to(state.lengths.device), state)[:, -1]
-    return hidden
+    return read_rows(model, prompts, state, shared, len(first))
 
 
 def num_shared(prompts: Sequence[Rows]) -> int:
@@ -100,7 +89,16 @@ def num_shared(prompts: Sequence[Rows]) -> int:
 
 
 @torch.inference_mode()
-def read_rows(model: CSM, rows: Rows, state: TransformerState) -> Tensor:
-    """Appends `rows` to a one-row `state` in one pass, in place; returns the last hidden, `[1, D]`."""
+def read_rows(model: CSM, prompts: Sequence[Rows], state: TransformerState, start: int, stop: int) -> Tensor:
+    """Appends rows `start` to `stop` of each prompt to its row of `state`, in pieces and in place.
+
+    Returns the last hiddens, `[B, D]`; nothing in them where there is nothing to read.
+    """
+    hidden = torch.empty(0)
     device = state.lengths.device
-    return model(rows.tokens[None].to(device), rows.mask[None].to(device), state)[:, -1]  # type: ignore[no-any-return]
+    for begin in range(start, stop, _PREFILL_ROWS):
+        pieces = [prompt[begin : min(begin + _PREFILL_ROWS, stop)] for prompt in prompts]
+        tokens = torch.stack([piece.tokens for piece in pieces]).to(device)
+        mask = torch.stack([piece.mask for piece in pieces]).to(device)
+        hidden = model(tokens, mask, state)[:, -1]
+    return hidden

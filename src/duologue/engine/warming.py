@@ -33,7 +33,7 @@ def warm_up(model: CSM, codec: Mimi, backend: Backend, num_streams: int = 1) -> 
             _speak(codec, backend, batch, codec.init_decoder_state(1))
         if num_streams > 1:
             _speak_together(model, codec, backend)
-    except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
+    except torch._dynamo.exc.TorchDynamoException as error:
         first = str(error).strip().splitlines()[0]
         raise OptionError(
             f"backend {backend.name!r} does not compile here: {first} (it needs a C++ compiler and Python's headers; "

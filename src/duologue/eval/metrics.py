@@ -223,7 +223,7 @@ _ALL: tuple[Metric, ...] = (
     ),
     RowMetric(
         "pace_follows",
-        "correlation of the answer's pace with the history's",
+        "correlation of pace with the history's",
         "",
         "higher",
         entries.beside_history("pace", _PACE_FACTORS),
@@ -231,7 +231,7 @@ _ALL: tuple[Metric, ...] = (
     ),
     RowMetric(
         "pace_unheard",
-        "the same with the history removed",
+        "correlation of pace, history removed",
         "",
         "neither",
         entries.beside_history("pace", _PACE_FACTORS, answer="without"),
