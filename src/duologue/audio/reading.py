@@ -1,4 +1,4 @@
-"""Read recordings of any kind that libsndfile (`soundfile`) knows, and refuse bad ones with the reason.
+"""Read recordings that libsndfile (`soundfile`) or, for a path, PyAV knows, and refuse bad ones with the reason.
 
 Source of the wav layout: Microsoft and IBM, "Multimedia Programming Interface and Data Specifications 1.0", 1991.
 """
@@ -8,6 +8,7 @@ import math
 import os
 import stat
 import struct
+from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import numpy as np
@@ -15,6 +16,7 @@ import soundfile
 import torch
 from torch import Tensor
 
+from duologue.audio.containers import CONTAINER_SUFFIXES, container_blocks
 from duologue.audio.signal import check_rate, resample
 from duologue.errors import AudioError
 
@@ -124,6 +126,8 @@ def _decode(
     """
     if not file.read(1):
         raise AudioError(f"{name} is empty (0 bytes); give a recording")
+    if path is not None and Path(path).suffix.lower() in CONTAINER_SUFFIXES:
+        return _decode_container(path, max_seconds, mix)
     file.seek(0)
     _check_wav_is_whole(file, name)
     file.seek(0)
@@ -131,8 +135,7 @@ def _decode(
         with soundfile.SoundFile(path if path is not None else file) as sound:
             rate, num_frames, num_channels = sound.samplerate, sound.frames, sound.channels
             check_rate(rate, name)
-            if num_channels > _MAX_CHANNELS:
-                raise AudioError(f"{name} has {num_channels} channels; give one with at most {_MAX_CHANNELS}")
+            _check_channels(num_channels, name)
             max_frames = math.floor(max_seconds * rate)
             if max_frames < num_frames < _UNKNOWN_NUM_FRAMES:
                 raise AudioError(_too_long(name, num_frames / rate, max_seconds))
@@ -155,10 +158,33 @@ def _decode(
             f"{name} is damaged or not audio ({reason}); give a whole wav, flac, mp3, ogg or opus file"
         ) from None
     if num_decoded == 0:
-        raise AudioError(f"{name} holds no samples (0 s); give a longer recording")
+        raise AudioError(_no_samples(name))
     if num_decoded + (_MP3_PADDING if is_mp3 else 0) < num_frames < _UNKNOWN_NUM_FRAMES:
         raise AudioError(_truncated(name, num_frames / rate, num_decoded / rate))
     return torch.from_numpy(np.concatenate(blocks)), rate
+
+
+def _decode_container(path: str, max_seconds: float, mix: bool) -> tuple[Tensor, int]:
+    """As `_decode`, through PyAV."""
+    blocks: list[np.ndarray[Any, Any]] = []
+    rate = num_decoded = 0
+    for rate, block in container_blocks(path):
+        if not blocks:
+            check_rate(rate, path)
+            _check_channels(block.shape[1], path)
+        num_decoded += len(block)
+        if num_decoded > max_seconds * rate:
+            raise AudioError(_too_long(path, num_decoded / rate, max_seconds))
+        if len(block):
+            blocks.append(_checked(block, path, mix))
+    if not blocks:
+        raise AudioError(_no_samples(path))
+    return torch.from_numpy(np.concatenate(blocks)), rate
+
+
+def _check_channels(num_channels: int, name: str) -> None:
+    if num_channels > _MAX_CHANNELS:
+        raise AudioError(f"{name} has {num_channels} channels; give one with at most {_MAX_CHANNELS}")
 
 
 def _checked(block: np.ndarray[Any, Any], name: str, mix: bool) -> np.ndarray[Any, Any]:
@@ -203,6 +229,10 @@ def _truncated(name: str, promised_seconds: float, present_seconds: float) -> st
         f"{name} is truncated: its header says {promised_seconds:.2f} s, {present_seconds:.2f} s are there; "
         "get the whole file"
     )
+
+
+def _no_samples(name: str) -> str:
+    return f"{name} holds no samples (0 s); give a longer recording"
 
 
 def _too_long(name: str, seconds: float, max_seconds: float) -> str:

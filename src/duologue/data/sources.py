@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from duologue.audio import CONTAINER_SUFFIXES
 from duologue.errors import DataError
 
-SOUND_SUFFIXES: Final = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".oga", ".aiff", ".aif", ".au", ".caf")
+_SOUNDFILE_SUFFIXES: Final = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".oga", ".aiff", ".aif", ".au", ".caf")
+SOUND_SUFFIXES: Final = (*_SOUNDFILE_SUFFIXES, *CONTAINER_SUFFIXES)
 
 # What columns are called in the tables of NeMo, Hugging Face's audiofolder, Common Voice, and by people.
 _COLUMNS: Final = {
