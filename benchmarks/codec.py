@@ -1,6 +1,7 @@
 """Mimi at full size in four programs, on one file of random weights: ours, transformers', moshi's and rustymimi's.
 
-`python -m benchmarks.codec` encodes and decodes a recording at once, and decodes and encodes it frame by frame.
+`python -m benchmarks.codec` encodes and decodes a recording at once, and decodes and encodes it frame by frame, ours
+also with the compiled backend.
 Milliseconds a frame of 80 ms; each way is taken in turns, and the best of several rounds counts. transformers has no
 streaming decoder. rustymimi (`pip install --no-deps rustymimi`) is left out where it is not installed.
 """
@@ -26,6 +27,8 @@ from benchmarks.reporting import add_options, finish, header, table
 from duologue.checkpoints import load_codec, save_checkpoint
 from duologue.codec.mimi import Mimi
 from duologue.config import MIMI_PRESETS
+from duologue.engine.backends import find_backend
+from duologue.engine.warming import warm_up_codec
 from duologue.train.codec import initialise
 
 WAYS = ("encode", "decode", "streaming encode", "streaming decode")
@@ -65,6 +68,19 @@ def ours(codec: Mimi) -> dict[str, Work]:
         "streaming encode": encode,
         "streaming decode": decode,
     }
+
+
+def ours_compiled(codec: Mimi) -> dict[str, Work]:
+    """What duologue's compiled backend decodes a stream with."""
+    backend = find_backend("compiled")
+    warm_up_codec(codec, backend)
+
+    def decode(recording: Recording) -> None:
+        state = codec.init_decoder_state(1)
+        for piece in recording.codes.split(1, dim=-1):
+            backend.decode_frame(codec, piece, state)
+
+    return {"streaming decode": decode}
 
 
 def transformers_mimi(folder: Path, num_codebooks: int) -> dict[str, Work]:
@@ -161,8 +177,10 @@ def main() -> int:
         moshi = save_checkpoint(Path(folder) / "moshi", "moshi-mimi", codec=codec)
         plain = save_checkpoint(Path(folder) / "transformers", "transformers-mimi", codec=codec)
         (file,) = moshi.glob("*.safetensors")
+        mimi = load_codec(moshi, num_codebooks=count).eval()
         programs = {
-            "duologue": ours(load_codec(moshi, num_codebooks=count).eval()),
+            "duologue": ours(mimi),
+            "duologue, compiled": ours_compiled(mimi),
             "transformers": transformers_mimi(plain, count),
             "moshi": moshi_mimi(file, count),
         }
@@ -177,9 +195,12 @@ def main() -> int:
         best = measure(programs, recording, arguments.rounds)
     rows = [[name, *(found.get(way, "-") for way in WAYS)] for name, found in best.items()]
     mine = best["duologue"]
-    ratios = [f"streaming decode over offline decode: {mine['streaming decode'] / mine['decode']:.2f}"]
+    streamed = [(name, best[name]["streaming decode"]) for name in ("duologue", "duologue, compiled")]
+    ratios = [f"{name}, streaming decode over offline decode: {spent / mine['decode']:.2f}" for name, spent in streamed]
+    theirs = best["moshi"]["streaming decode"]
+    ratios += [f"moshi over {name}, streaming decode: {theirs / spent:.2f}" for name, spent in streamed]
     for name, found in best.items():
-        if name != "duologue":
+        if name not in dict(streamed):
             shares = ", ".join(f"{way} {found[way] / mine[way]:.2f}" for way in WAYS if way in found)
             ratios.append(f"{name} over duologue: {shares}")
     finish(

@@ -527,7 +527,9 @@ def write_container(path: Path, pcm: Tensor, codec: str, rate: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("suffix", "codec"), [("m4a", "aac"), ("webm", "libopus"), ("g722", "g722"), ("mkv", "pcm_s16le")])
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("m4a", "aac"), ("webm", "libopus"), ("g722", "g722"), ("mkv", "pcm_s16le")]
+)
 def test_containers_that_libsndfile_does_not_know(tmp_path: Path, suffix: str, codec: str) -> None:
     rate = 48_000 if codec == "libopus" else 16_000
     written = tone(1.0, rate)

@@ -91,9 +91,9 @@ def prompts(monkeypatch) -> list[torch.Tensor]:
     seen: list[torch.Tensor] = []
     original = batch.prefill_together
 
-    def spy(model, prompts, state, known=()):
+    def spy(model, prompts, state, *arguments):
         seen.extend(rows.tokens for rows in prompts)
-        return original(model, prompts, state, known)
+        return original(model, prompts, state, *arguments)
 
     monkeypatch.setattr(batch, "prefill_together", spy)
     return seen

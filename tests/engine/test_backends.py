@@ -92,12 +92,12 @@ def test_eight_bits_compile_too(quiet):
         )
         torch.testing.assert_close(got, expected, atol=1e-3, rtol=1e-3)
         sampling = BatchSampling.of([SamplingOptions(seed=0)], packed.config.codebook_size, "cpu")
-        noise = torch.zeros(1, packed.config.audio_vocab_size)
+        noise = torch.zeros(1, packed.num_codebooks, packed.config.audio_vocab_size)
         given = torch.randn(1, 2, packed.config.backbone.dim, generator=torch.Generator().manual_seed(0))
         follows, depth = torch.zeros(1, dtype=torch.int64), packed.init_depth_state(1)
         for codebook in range(1, packed.num_codebooks):  # one graph with the heads by number
-            one = EAGER.next_code(packed, sampling, follows, depth.clone(), given, codebook, noise)
-            two = compiled.next_code(packed, sampling, follows, depth, given, codebook, noise)
+            one = EAGER.next_codes(packed, sampling, follows, depth.clone(), given, codebook, 1, noise)
+            two = compiled.next_codes(packed, sampling, follows, depth, given, codebook, 1, noise)
             assert torch.equal(one[0], two[0])
             torch.testing.assert_close(one[1], two[1])
             given = one[1]

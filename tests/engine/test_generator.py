@@ -161,10 +161,11 @@ class TestStreams:
     def test_closing_early_frees_everything(self, generator):
         stream = generator.stream("Hello!", **SHORT)
         next(stream)
-        state = weakref.ref(stream._batch._state.layers[0])
+        batch, state = stream._batch, weakref.ref(stream._state.transformer)
         stream.close()
         gc.collect()
-        assert state() is None and stream._state is None and stream._batch is None
+        assert state() is None and stream._state is None
+        assert batch.speaking == () and stream._batch is None  # the generator's again
         assert stream.result is None and list(stream) == []
         stream.close()
 

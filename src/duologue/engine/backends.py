@@ -1,21 +1,22 @@
 """What runs the parts of a frame that repeat: as torch runs them, or compiled.
 
-A frame is four functions: the backbone reads the newest row of every request, codebook 0 is drawn, the other codes one
-by one, and the codec makes sound of them. Each takes its state as an argument. Eager, a small model's frame is a
+A frame is four functions: the backbone reads the newest row of every request, codebook 0 is drawn, then the other
+codes, and the codec makes sound of them. Each takes its state as an argument. Eager, a small model's frame is a
 thousand small operations, and calling them takes longer than what they compute; compiled, what lies between two matrix
-products is one loop.
+products is one loop, and the weights of a small model are built into it (`weights_built_in`).
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from duologue.codec.mimi import Mimi, MimiDecoderState
 from duologue.engine.sampling import BatchSampling, sample
@@ -25,6 +26,11 @@ from duologue.model.csm import CSM
 from duologue.nn.transformer import TransformerState
 
 BACKENDS = ("eager", "compiled")
+
+# A graph of more layers takes minutes to compile.
+_MAX_LAYERS = 64
+# What is built into a graph is there twice.
+_MAX_BUILT_IN_BYTES = 256 << 20
 
 
 def read_frames(model: CSM, tokens: Tensor, mask: Tensor, state: TransformerState, num_valid: Tensor | None) -> Tensor:
@@ -43,19 +49,28 @@ def first_code(
     return drawn, torch.stack((hidden, model.embed_audio(drawn[follows], 0)), dim=1)  # [B + G, 2, D]
 
 
-def next_code(
+def next_codes(
     model: CSM,
     options: BatchSampling,
     follows: Tensor,
     depth: TransformerState,
     inputs: Tensor,
-    codebook: int,
+    first: int,
+    count: int,
     noise: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """The code `[B]` of `codebook`, 1 and more, and the depth decoder's next input `[B + G, 1, D]`."""
-    output = model.depth_step(inputs, depth)  # [B + G, depth dim]
-    drawn = _draw(model, options, model.depth_head(output, codebook), noise)
-    return drawn, model.embed_audio(drawn[follows], codebook)[:, None]
+    """The codes `[B, count]` of codebook `first`, 1 or more, and of those that follow it.
+
+    Also the depth decoder's next input `[B + G, 1, D]`. `noise [B, K, V]` is that of the whole frame.
+    """
+    codes = []
+    for index in range(count):
+        codebook = first + index
+        output = model.depth_step(inputs, depth)  # [B + G, depth dim]
+        drawn = _draw(model, options, model.depth_head(output, codebook), noise[:, codebook])
+        inputs = model.embed_audio(drawn[follows], codebook)[:, None]
+        codes.append(drawn)
+    return torch.stack(codes, dim=1), inputs
 
 
 def decode_latent(codec: Mimi, latent: Tensor, state: MimiDecoderState) -> Tensor:
@@ -78,7 +93,9 @@ class Backend:
     name: str
     read_frames: Callable[[CSM, Tensor, Tensor, TransformerState, Tensor | None], Tensor]
     first_code: Callable[[CSM, BatchSampling, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-    next_code: Callable[[CSM, BatchSampling, Tensor, TransformerState, Tensor, int, Tensor], tuple[Tensor, Tensor]]
+    next_codes: Callable[
+        [CSM, BatchSampling, Tensor, TransformerState, Tensor, int, int, Tensor], tuple[Tensor, Tensor]
+    ]
     decode_latent: Callable[[Mimi, Tensor, MimiDecoderState], Tensor]
 
     @torch.inference_mode()
@@ -87,7 +104,7 @@ class Backend:
         return self.decode_latent(codec, codec.quantizer.decode(codes), state)
 
 
-EAGER = Backend("eager", read_frames, first_code, next_code, decode_latent)
+EAGER = Backend("eager", read_frames, first_code, next_codes, decode_latent)
 
 
 @cache
@@ -99,9 +116,33 @@ def _compiled() -> Backend:
         "compiled",
         torch.compile(read_frames, **options),
         torch.compile(first_code, **options),
-        torch.compile(next_code, **options),
+        torch.compile(next_codes, **options),
         torch.compile(decode_latent, **options),
     )
+
+
+def codes_together(model: CSM) -> int:
+    """How many codes `next_codes` should draw in one call: all of a frame's where its graph stays small, else one."""
+    count = model.num_codebooks - 1
+    return count if count * model.config.depth.num_layers <= _MAX_LAYERS else 1
+
+
+@contextmanager
+def weights_built_in(*modules: nn.Module) -> Iterator[None]:
+    """What is compiled in here has the weights of `modules` as constants, where they are few, float32, and on a CPU.
+
+    torch then lays them out for its own product of a few rows, which takes a half to a quarter of MKL's time
+    (dev/LOG.md). The weights may not be changed afterwards. What is compiled outside reads them where they are, to
+    the same result.
+    """
+    weights = [weight for module in modules for weight in module.parameters()]
+    are_fit = all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in weights)
+    if not are_fit or sum(weight.nbytes for weight in weights) > _MAX_BUILT_IN_BYTES:
+        yield
+        return
+    options = {"freezing": True, "max_autotune": True, "max_autotune_gemm_backends": "CPP,ATEN"}
+    with torch._inductor.config.patch(options):
+        yield
 
 
 def find_backend(name: str) -> Backend:

@@ -17,7 +17,7 @@ from torch import Tensor
 from duologue.engine.backends import EAGER, Backend
 from duologue.engine.prefix import Prefix
 from duologue.engine.sampling import BatchSampling, SamplingOptions, draw_gumbel
-from duologue.engine.step import FrameStep, prefill_together
+from duologue.engine.step import FrameStep, Held, num_shared, prefill_together
 from duologue.engine.stopping import StopReason
 from duologue.frames import Rows, audio_rows, is_end, join_rows, without_text
 from duologue.model.csm import CSM
@@ -69,6 +69,7 @@ class FrameBatch:
         self._model, self._backend = model, backend
         self._num_rows, self._num_used = num_rows, 0
         self._speaking: list[Speaking] = []
+        self._held: Held | None = None
         with torch.inference_mode():
             device = model.device
             self._state = model.init_state(num_rows, capacity)
@@ -104,7 +105,8 @@ class FrameBatch:
         view = self._state.rows(rows[0], rows[-1] + 1)
         view.lengths.zero_()
         view.extent, view.is_even = 0, True
-        self._hidden[rows] = prefill_together(self._model, prompts, view, request.known)
+        held, self._held = self._held, None  # known again once the prompt is in the caches
+        self._hidden[rows] = prefill_together(self._model, prompts, view, request.known, held if rows[0] == 0 else None)
         noise = torch.zeros(self._model.num_codebooks, self._model.config.audio_vocab_size)
         speaking = Speaking(request, request.sampling.noise_generator(), noise, rows)
         self._num_used += len(rows)
@@ -142,7 +144,11 @@ class FrameBatch:
         rows, frames = speaking.request.rows, speaking.frames[: speaking.num_read]
         if frames:
             rows = join_rows([rows, audio_rows(torch.stack(frames, dim=1), end=False)])
-        return Prefix.of(rows, self._state.rows(speaking.rows[0], speaking.rows[0] + 1))
+        prefix = Prefix.of(rows, self._state.rows(speaking.rows[0], speaking.rows[0] + 1))
+        if len(self._speaking) == 1:
+            prompts = prompts_of(self._model, speaking.request)
+            self._held = Held(prefix, num_shared(prompts) if len(prompts) > 1 else 0)
+        return prefix
 
     @torch.inference_mode()
     def leave(self, speaking: Speaking) -> None:

@@ -28,6 +28,7 @@ from duologue.engine.context import (
 )
 from duologue.engine.prefix import Prefix, PrefixCache
 from duologue.engine.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOPK, SamplingOptions, check_number
+from duologue.engine.spare import SpareBatch
 from duologue.engine.speech import Speech, SpeechPlan, SpeechStream
 from duologue.engine.step import prefill
 from duologue.engine.stopping import StopPolicy, StopWatch
@@ -118,6 +119,7 @@ class Generator:
         self.backend = backend
         self.voices = voices if voices is not None else VoiceLibrary(codec)
         self.prefixes = PrefixCache()
+        self._spare = SpareBatch(model, backend)
         self._recordings = RecordingCodes(codec, config.num_codebooks)
 
     @property
@@ -262,7 +264,7 @@ class Generator:
         made = self.plan_speech(request)
         frames = self.with_voices(made)
         busy_s = time.perf_counter() - started
-        return SpeechStream(self.model, frames, self.codec, made, self.backend, busy_s=busy_s, on_result=on_result)
+        return SpeechStream(self._spare, frames, self.codec, made, busy_s=busy_s, on_result=on_result)
 
     def plan_speech(self, request: SpeechRequest) -> SpeechPlan:
         """What `stream_request` speaks, without a step of the model; raises and warns as it does."""

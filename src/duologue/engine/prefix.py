@@ -31,16 +31,17 @@ class Prefix:
         return cls(rows, state.first(len(rows)))
 
 
-def restore(rows: Rows, state: TransformerState, known: Sequence[Prefix]) -> int:
-    """Copies the longest beginning of `rows` that a known prefix has into an empty one-row `state`; how many rows.
+def longest(rows: Rows, known: Sequence[Prefix]) -> tuple[Prefix | None, int]:
+    """The known prefix that has the longest beginning of `rows`, and how many rows that is.
 
     The last row is never among them: reading it gives the hidden that the first frame is drawn from.
     """
-    counts = [common_rows(rows[:-1], prefix.rows) for prefix in known]
-    count = max(counts, default=0)
-    if count:
-        state.take(known[counts.index(count)].state, count)
-    return count
+    best, most = None, 0
+    for prefix in known:
+        count = common_rows(rows[:-1], prefix.rows)
+        if count > most:
+            best, most = prefix, count
+    return best, most
 
 
 class PrefixCache:

@@ -20,7 +20,7 @@ from torch import Tensor
 from duologue.engine.batch import FrameBatch, FrameRequest, Speaking, prompts_of
 from duologue.engine.context import CodedSegment
 from duologue.engine.generator import DEFAULT_MAX_AUDIO_LENGTH_MS, Generator, SpeechRequest
-from duologue.engine.prefix import Prefix, restore
+from duologue.engine.prefix import Prefix, longest
 from duologue.engine.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOPK, SamplingOptions
 from duologue.engine.scheduled import ScheduledSpeech
 from duologue.engine.speech import Speech, SpeechPlan, Utterance
@@ -55,7 +55,9 @@ class _Reading:
         rows = self.request.rows
         with torch.inference_mode():
             self._state = self._model.init_state(1, len(rows))
-            self._num_read = restore(rows, self._state, self.request.known)
+            best, self._num_read = longest(rows, self.request.known)
+            if best is not None:
+                self._state.take(best.state, self._num_read)
         self._num_shared = max(self._num_read, num_shared(prompts_of(self._model, self.request)))
 
     @property

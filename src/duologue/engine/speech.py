@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 
 from duologue.codec.mimi import Mimi, MimiDecoderState
-from duologue.engine.backends import EAGER, Backend
 from duologue.engine.batch import FrameBatch, FrameRequest, Speaking
 from duologue.engine.context import warn
 from duologue.engine.prefix import Prefix
+from duologue.engine.spare import SpareBatch
 from duologue.engine.stopping import StopReason, StopWatch
 from duologue.errors import OptionError
-from duologue.model.csm import CSM
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,24 +127,25 @@ class SpeechStream(Iterator[Tensor]):
 
     def __init__(
         self,
-        model: CSM,
+        spare: SpareBatch,
         request: FrameRequest,
         codec: Mimi,
         plan: SpeechPlan,
-        backend: Backend = EAGER,
         *,
         busy_s: float = 0.0,
         on_result: Callable[[Speech, Prefix | None], None] | None = None,
     ) -> None:
         """The speech of `request`, which is `plan`'s, begun with the first chunk; preparing it took `busy_s`.
 
+        `spare` has the model and its backend.
+
         `on_result` hears of the end first: the result, and what the backbone has read by then (None: nothing yet).
         """
         self.result: Speech | None = None
         self.seed = plan.seed
         self.num_evicted = plan.num_evicted
-        self._model, self._request, self._codec, self._backend = model, request, codec, backend
-        self._utterance = Utterance(plan, codec, model.num_codebooks)
+        self._spare, self._request, self._codec = spare, request, codec
+        self._utterance = Utterance(plan, codec, spare.model.num_codebooks)
         self._batch: FrameBatch | None = None
         self._speaking: Speaking | None = None
         self._closed = False
@@ -198,20 +198,23 @@ class SpeechStream(Iterator[Tensor]):
     def close(self) -> None:
         """Ends the stream and frees its caches; harmless when it has ended."""
         self._closed = True
+        if self._batch is not None and self._speaking is not None:
+            self._batch.leave(self._speaking)
+            self._spare.give_back(self._batch)
         self._batch = self._speaking = self._state = None
         self._utterance.cut(0)
 
     def _advance(self) -> tuple[Tensor, Tensor] | None:
         """The next frame `[K]` and its audio `[frame_size]`, or None after the last."""
         if self._batch is None:
-            self._batch, self._speaking = FrameBatch.alone(self._model, self._request, self._backend)
+            self._batch, self._speaking = self._spare.join(self._request)
         frame = next((frame for _, frame in self._batch.step()), None)
         if frame is None:
             return None
         if self._state is None:
             self._state = self._codec.init_decoder_state(1)
         codes = frame.to(self._device)[None, :, None]  # [1, K, 1]
-        return frame, self._backend.decode_frame(self._codec, codes, self._state)[0, 0].to("cpu", torch.float32)
+        return frame, self._spare.backend.decode_frame(self._codec, codes, self._state)[0, 0].to("cpu", torch.float32)
 
     def _finish(self, reason: StopReason) -> Speech:
         prefix = None

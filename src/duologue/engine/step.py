@@ -7,12 +7,13 @@ row gives codebook 0; the depth decoder, its cache begun afresh, gives the other
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from duologue.engine.backends import EAGER, Backend
-from duologue.engine.prefix import Prefix, restore
+from duologue.engine.backends import EAGER, Backend, codes_together
+from duologue.engine.prefix import Prefix, longest
 from duologue.engine.sampling import BatchSampling
 from duologue.frames import Rows, common_rows
 from duologue.model.csm import CSM
@@ -36,6 +37,7 @@ class FrameStep:
             (torch.arange(len(sampling.temperature), device=sampling.guided.device), sampling.guided)
         )
         self._backend = backend
+        self._run = codes_together(model)
         self._depth = model.init_depth_state(len(self.follows))
 
     def __call__(self, hidden: Tensor, noise: Tensor) -> Tensor:
@@ -45,13 +47,13 @@ class FrameStep:
         depth.lengths.zero_()
         depth.extent, depth.is_even = 0, True
         drawn, inputs = self._backend.first_code(model, options, self.follows, hidden, noise[:, 0])
-        codes = [drawn]
-        for codebook in range(1, model.num_codebooks):
-            drawn, inputs = self._backend.next_code(
-                model, options, self.follows, depth, inputs, codebook, noise[:, codebook]
+        codes = [drawn[:, None]]
+        for first in range(1, model.num_codebooks, self._run):
+            drawn, inputs = self._backend.next_codes(
+                model, options, self.follows, depth, inputs, first, self._run, noise
             )
             codes.append(drawn)
-        return torch.stack(codes, dim=1)
+        return torch.cat(codes, dim=1)
 
 
 def prefill(model: CSM, rows: Rows, state: TransformerState, known: Sequence[Prefix] = ()) -> Tensor:
@@ -59,25 +61,46 @@ def prefill(model: CSM, rows: Rows, state: TransformerState, known: Sequence[Pre
 
     Into an empty state, the rows that a known prefix begins with are copied instead of computed.
     """
-    return read_rows(model, [rows], state, restore(rows, state, known) if known else 0, len(rows))
+    best, count = longest(rows, known) if known else (None, 0)
+    if best is not None:
+        state.take(best.state, count)
+    return read_rows(model, [rows], state, count, len(rows))
+
+
+@dataclass(frozen=True)
+class Held:
+    """What caches hold from before: `prefix` in their first row, its first `shared` positions in the others."""
+
+    prefix: Prefix
+    shared: int
 
 
 @torch.inference_mode()
 def prefill_together(
-    model: CSM, prompts: Sequence[Rows], state: TransformerState, known: Sequence[Prefix] = ()
+    model: CSM,
+    prompts: Sequence[Rows],
+    state: TransformerState,
+    known: Sequence[Prefix] = (),
+    held: Held | None = None,
 ) -> Tensor:
     """Prompts of one length into the rows of an empty `state`, in place; returns their last hiddens, `[B, D]`.
 
-    What all of them begin with is read once, the rest of all in the same passes.
+    What all of them begin with is read once, the rest of all in the same passes. What is known and still `held` is not
+    copied again.
     """
-    first = prompts[0]
-    if len(prompts) == 1:
-        return prefill(model, first, state, known)
+    first, is_alone = prompts[0], len(prompts) == 1
     shared = num_shared(prompts)
+    best, count = longest(first if is_alone else first[: shared + 1], known)
+    kept = count if held is not None and best is held.prefix else 0
     one = state.rows(0, 1)
-    read_rows(model, [first], one, restore(first[: shared + 1], one, known), shared)
+    if best is not None:
+        one.take(best.state, count, start=kept)
+    if is_alone:
+        shared = count
+    else:
+        read_rows(model, [first], one, count, shared)
     for row in range(1, len(prompts)):
-        state.rows(row, row + 1).take(one, shared)
+        state.rows(row, row + 1).take(one, shared, start=0 if held is None else min(kept, held.shared))
     state.extent, state.is_even = shared, True
     return read_rows(model, prompts, state, shared, len(first))
 

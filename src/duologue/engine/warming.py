@@ -7,9 +7,10 @@ come equally far, how many there are. A few frames of random codes show it all o
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from duologue.codec.mimi import Mimi, MimiDecoderState
-from duologue.engine.backends import EAGER, Backend
+from duologue.engine.backends import EAGER, Backend, weights_built_in
 from duologue.engine.batch import FrameBatch, FrameRequest
 from duologue.engine.sampling import SamplingOptions
 from duologue.errors import OptionError
@@ -30,7 +31,7 @@ def warm_up(model: CSM, codec: Mimi, backend: Backend, num_streams: int = 1) -> 
     try:
         for num_rows in _PROMPTS:
             batch, _ = FrameBatch.alone(model, _request(model, num_rows), backend)
-            _speak(codec, backend, batch, codec.init_decoder_state(1))
+            _speak(model, codec, backend, batch, codec.init_decoder_state(1))
         if num_streams > 1:
             _speak_together(model, codec, backend)
     except torch._dynamo.exc.TorchDynamoException as error:
@@ -41,6 +42,13 @@ def warm_up(model: CSM, codec: Mimi, backend: Backend, num_streams: int = 1) -> 
         ) from error
 
 
+def warm_up_codec(codec: Mimi, backend: Backend) -> None:
+    """As `warm_up`, for a codec alone that decodes one stream frame by frame."""
+    codes, state = torch.zeros(1, codec.num_codebooks, 1, dtype=torch.int64), codec.init_decoder_state(1)
+    for _ in range(_NUM_FRAMES):
+        _decode(codec, backend, codes, state)
+
+
 def _speak_together(model: CSM, codec: Mimi, backend: Backend) -> None:
     """Two who come at the same moment, and one who comes later."""
     batch, state = FrameBatch(model, 6, backend=backend), codec.init_decoder_state(3)
@@ -48,16 +56,22 @@ def _speak_together(model: CSM, codec: Mimi, backend: Backend) -> None:
     for num_rows in (_PROMPTS[0], _PROMPTS[0], _PROMPTS[1]):
         batch.join(_request(model, num_rows))
         if len(batch.speaking) > 1:
-            _speak(codec, backend, batch, state)
+            _speak(model, codec, backend, batch, state)
 
 
-def _speak(codec: Mimi, backend: Backend, batch: FrameBatch, state: MimiDecoderState) -> None:
+def _speak(model: CSM, codec: Mimi, backend: Backend, batch: FrameBatch, state: MimiDecoderState) -> None:
     for _ in range(_NUM_FRAMES):
-        frames = [frame for _, frame in batch.step() if frame is not None]
+        with weights_built_in(model):
+            frames = [frame for _, frame in batch.step() if frame is not None]
         if frames:
             lengths = state.transformer.lengths
             speaking = state if len(lengths) == len(frames) else state.rows(0, len(frames))
-            backend.decode_frame(codec, torch.stack(frames)[..., None].to(lengths.device), speaking)
+            _decode(codec, backend, torch.stack(frames)[..., None].to(lengths.device), speaking)
+
+
+def _decode(codec: Mimi, backend: Backend, codes: Tensor, state: MimiDecoderState) -> None:
+    with weights_built_in(codec.upsample, codec.decoder_transformer, codec.decoder):
+        backend.decode_frame(codec, codes, state)
 
 
 def _request(model: CSM, num_rows: int) -> FrameRequest:

@@ -61,11 +61,14 @@ class TransformerState(State):
         ]
         return TransformerState(torch.full_like(self.lengths, length), layers, length, is_even=True)
 
-    def take(self, other: TransformerState, length: int) -> None:
-        """Begins anew with the first `length` positions of `other`, a state of as many rows, in place."""
+    def take(self, other: TransformerState, length: int, start: int = 0) -> None:
+        """Begins anew with the first `length` positions of `other`, a state of as many rows, in place.
+
+        The first `start` of them are in the caches already.
+        """
         for ours, theirs in zip(self.layers, other.layers, strict=True):
-            ours.keys[:, :, :length] = theirs.keys[:, :, :length]
-            ours.values[:, :, :length] = theirs.values[:, :, :length]
+            ours.keys[:, :, start:length] = theirs.keys[:, :, start:length]
+            ours.values[:, :, start:length] = theirs.values[:, :, start:length]
         self.lengths.fill_(length)
         self.extent, self.is_even = length, True
 
