@@ -78,7 +78,7 @@ def ours_compiled(codec: Mimi) -> dict[str, Work]:
     def decode(recording: Recording) -> None:
         state = codec.init_decoder_state(1)
         for piece in recording.codes.split(1, dim=-1):
-            backend.decode_frame(codec, piece, state)
+            backend.decode_frames(codec, piece, state)
 
     return {"streaming decode": decode}
 

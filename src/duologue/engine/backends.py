@@ -74,7 +74,7 @@ def next_codes(
 
 
 def decode_latent(codec: Mimi, latent: Tensor, state: MimiDecoderState) -> Tensor:
-    """`Mimi.decode_latent` of one frame: `[B, 1, D] -> [B, 1, frame_size]`."""
+    """`Mimi.decode_latent`: `[B, T, D] -> [B, 1, T * frame_size]`."""
     return codec.decode_latent(latent, state)
 
 
@@ -99,9 +99,13 @@ class Backend:
     decode_latent: Callable[[Mimi, Tensor, MimiDecoderState], Tensor]
 
     @torch.inference_mode()
-    def decode_frame(self, codec: Mimi, codes: Tensor, state: MimiDecoderState) -> Tensor:
-        """`Mimi.decode` of one frame of codes `[B, K, 1]` that are known to be the codec's: `[B, 1, frame_size]`."""
-        return self.decode_latent(codec, codec.quantizer.decode(codes), state)
+    def decode_frames(self, codec: Mimi, codes: Tensor, state: MimiDecoderState) -> Tensor:
+        """`Mimi.decode` of codes `[B, K, T]` that are known to be the codec's: `[B, 1, T * frame_size]`.
+
+        A single frame is what repeats; several at once take so little time each that they are never compiled.
+        """
+        latent = codec.quantizer.decode(codes)
+        return (self.decode_latent if codes.shape[-1] == 1 else decode_latent)(codec, latent, state)
 
 
 EAGER = Backend("eager", read_frames, first_code, next_codes, decode_latent)

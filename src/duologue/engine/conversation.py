@@ -15,7 +15,14 @@ from torch import Tensor
 
 from duologue.codec.mimi import MimiDecoderState
 from duologue.engine.context import CodedSegment, check_speaker
-from duologue.engine.generator import DEFAULT_MAX_AUDIO_LENGTH_MS, Generator, History, SpeechRequest, VoicePlan
+from duologue.engine.generator import (
+    DEFAULT_MAX_AUDIO_LENGTH_MS,
+    WHOLE_CHUNK_FRAMES,
+    Generator,
+    History,
+    SpeechRequest,
+    VoicePlan,
+)
 from duologue.engine.prefix import Prefix
 from duologue.engine.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOPK, MAX_SEED, SamplingOptions, check_number
 from duologue.engine.scheduled import ScheduledSpeech
@@ -93,7 +100,7 @@ class Conversation:
 
     def say(self, text: str, speaker: int = 0, **options: Unpack[TurnOptions]) -> Speech:
         """Speaks the next turn and appends it. Raises and warns as `Generator.generate`; then nothing is appended."""
-        stream = self.stream_say(text, speaker, **options)
+        stream = self._stream(text, speaker, options, max_chunk_frames=WHOLE_CHUNK_FRAMES)
         for _ in stream:
             pass
         assert stream.result is not None
@@ -159,7 +166,12 @@ class Conversation:
         return SpokenPieces([pieces] if isinstance(pieces, str) else pieces, open_clause, self.truncate, patience_s)
 
     def _stream(
-        self, text: str, speaker: int, options: TurnOptions, codec_state: MimiDecoderState | None = None
+        self,
+        text: str,
+        speaker: int,
+        options: TurnOptions,
+        codec_state: MimiDecoderState | None = None,
+        max_chunk_frames: int = 1,
     ) -> SpeechStream | ScheduledSpeech:
         started = time.perf_counter()
         speaker = check_speaker(speaker)
@@ -185,7 +197,11 @@ class Conversation:
             History(evicted, _SPARE_SHARE, [] if self._read is None else [self._read]),
             codec_state,
         )
-        return (self._scheduler or self.generator).stream_request(request, started=started, on_result=append)
+        if self._scheduler is not None:
+            return self._scheduler.stream_request(request, started=started, on_result=append)
+        return self.generator.stream_request(
+            request, started=started, on_result=append, max_chunk_frames=max_chunk_frames
+        )
 
     def hear(self, audio: Tensor | None, text: str, speaker: int) -> None:
         """Appends a turn that was spoken elsewhere: float32 `[num_samples]` at the generator's rate, with its words.

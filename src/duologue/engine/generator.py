@@ -27,7 +27,7 @@ from duologue.engine.context import (
     warn,
 )
 from duologue.engine.prefix import Prefix, PrefixCache
-from duologue.engine.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOPK, SamplingOptions, check_number
+from duologue.engine.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOPK, SamplingOptions, check_number, check_whole
 from duologue.engine.spare import SpareBatch
 from duologue.engine.speech import Speech, SpeechPlan, SpeechStream
 from duologue.engine.step import prefill
@@ -39,6 +39,8 @@ from duologue.model.csm import CSM
 from duologue.text.tokenizer import TextTokenizer
 
 DEFAULT_MAX_AUDIO_LENGTH_MS = 90_000
+# Of speech that nobody hears before it is whole.
+WHOLE_CHUNK_FRAMES = 16
 MAX_AUDIO_LENGTH_MS = 3_600_000  # an hour: beyond what a model holds
 
 
@@ -202,6 +204,7 @@ class Generator:
             normalize=normalize,
             guidance=guidance,
             stopping=stopping,
+            max_chunk_frames=WHOLE_CHUNK_FRAMES,
         )
         for _ in stream:
             pass
@@ -222,15 +225,17 @@ class Generator:
         normalize: bool | None = None,
         guidance: float | None = None,
         stopping: StopPolicy | None = None,
+        max_chunk_frames: int = 1,
     ) -> SpeechStream:
         """The same audio in chunks of whole frames, each as soon as it is made; see `SpeechStream`.
 
-        Bad arguments raise here, before the first chunk is asked for.
+        Up to `max_chunk_frames` chunks grow, which takes less time in all. Bad arguments raise here, before the first
+        chunk is asked for.
         """
         started = time.perf_counter()
         sampling = SamplingOptions(temperature, topk, seed, guidance)
         request = self.request(text, speaker, context, sampling, max_audio_length_ms, voice, normalize, stopping)
-        return self.stream_request(request, started=started)
+        return self.stream_request(request, started=started, max_chunk_frames=max_chunk_frames)
 
     def request(
         self,
@@ -254,6 +259,7 @@ class Generator:
         *,
         started: float | None = None,
         on_result: Callable[[Speech, Prefix | None], None] | None = None,
+        max_chunk_frames: int = 1,
     ) -> SpeechStream:
         """`stream` for a request.
 
@@ -261,10 +267,13 @@ class Generator:
         stream's last step returns.
         """
         started = time.perf_counter() if started is None else started
+        longest = check_whole("max_chunk_frames", max_chunk_frames, 1)
         made = self.plan_speech(request)
         frames = self.with_voices(made)
         busy_s = time.perf_counter() - started
-        return SpeechStream(self._spare, frames, self.codec, made, busy_s=busy_s, on_result=on_result)
+        return SpeechStream(
+            self._spare, frames, self.codec, made, max_chunk_frames=longest, busy_s=busy_s, on_result=on_result
+        )
 
     def plan_speech(self, request: SpeechRequest) -> SpeechPlan:
         """What `stream_request` speaks, without a step of the model; raises and warns as it does."""

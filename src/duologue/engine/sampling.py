@@ -45,9 +45,9 @@ class SamplingOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "temperature", check_number("temperature", self.temperature, 0, MAX_TEMPERATURE))
-        object.__setattr__(self, "topk", _whole("topk", self.topk, 1, None))
+        object.__setattr__(self, "topk", check_whole("topk", self.topk, 1, None))
         if self.seed is not None:
-            object.__setattr__(self, "seed", _whole("seed", self.seed, 0, MAX_SEED))
+            object.__setattr__(self, "seed", check_whole("seed", self.seed, 0, MAX_SEED))
         if self.guidance is not None:
             object.__setattr__(self, "guidance", check_number("guidance", self.guidance, 0, MAX_GUIDANCE))
 
@@ -73,7 +73,7 @@ def check_number(name: str, value: object, lowest: float, highest: float) -> flo
     return number
 
 
-def _whole(name: str, value: object, lowest: int, highest: int | None) -> int:
+def check_whole(name: str, value: object, lowest: int, highest: int | None = None) -> int:
     """`value` as an int; raises `OptionError` unless it is a whole number in the range."""
     expected = f"a whole number from {lowest}" + ("" if highest is None else f" to {highest}")
     if isinstance(value, bool):

@@ -290,7 +290,7 @@ class Scheduler:
         codes = torch.stack([silent if frame is None else frame for frame in frames])[..., None]  # [B, K, 1]
         state = self._decoder.rows(0, len(frames))
         generator = self.generator
-        decoded = generator.backend.decode_frame(generator.codec, codes.to(self._device), state)  # [B, 1, S]
+        decoded = generator.backend.decode_frames(generator.codec, codes.to(self._device), state)  # [B, 1, S]
         chunks = decoded[:, 0].to("cpu", torch.float32)
         for order, frame, chunk in zip(self._orders, frames, chunks, strict=True):
             if frame is not None and order.speaking is not None:

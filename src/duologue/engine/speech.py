@@ -121,6 +121,8 @@ class Utterance:
 class SpeechStream(Iterator[Tensor]):
     """Chunks of audio as they are made: float32 `[num_samples]` on the CPU, whole frames each.
 
+    The first is one frame long. Where longer ones are allowed, each is up to twice as long as the one before: the
+    codec takes less time for a frame of them, and their listener, who has more to hear by then, can wait.
     `result` is None until the stream is exhausted. `interrupt` ends it early and keeps what was made as its result;
     `close` (or leaving a `with` block) throws that away and frees what it holds, and `result` stays None.
     """
@@ -132,6 +134,7 @@ class SpeechStream(Iterator[Tensor]):
         codec: Mimi,
         plan: SpeechPlan,
         *,
+        max_chunk_frames: int = 1,
         busy_s: float = 0.0,
         on_result: Callable[[Speech, Prefix | None], None] | None = None,
     ) -> None:
@@ -149,6 +152,7 @@ class SpeechStream(Iterator[Tensor]):
         self._batch: FrameBatch | None = None
         self._speaking: Speaking | None = None
         self._closed = False
+        self._chunk_frames, self._max_chunk_frames = 1, max_chunk_frames
         self._device = next(codec.parameters()).device
         self._state = plan.codec_state
         self._busy_s = busy_s
@@ -171,10 +175,9 @@ class SpeechStream(Iterator[Tensor]):
             assert self._speaking is not None and self._speaking.stop_reason is not None
             self._finish(self._speaking.stop_reason)
             raise StopIteration
-        reason = self._utterance.add(*made, self._busy_s)
-        assert self._speaking is not None
-        self._speaking.stop_reason = self._speaking.stop_reason or reason
-        return made[1]
+        frames, chunk = made
+        self._chunk_frames = min(2 * self._chunk_frames, self._max_chunk_frames)
+        return chunk[: self._watch(frames, chunk) * self._codec.frame_size]
 
     def __enter__(self) -> Self:
         return self
@@ -204,17 +207,35 @@ class SpeechStream(Iterator[Tensor]):
         self._batch = self._speaking = self._state = None
         self._utterance.cut(0)
 
-    def _advance(self) -> tuple[Tensor, Tensor] | None:
-        """The next frame `[K]` and its audio `[frame_size]`, or None after the last."""
+    def _advance(self) -> tuple[list[Tensor], Tensor] | None:
+        """The frames `[K]` of the next chunk and its audio `[num_samples]`, or None after the last."""
         if self._batch is None:
             self._batch, self._speaking = self._spare.join(self._request)
-        frame = next((frame for _, frame in self._batch.step()), None)
-        if frame is None:
+        frames: list[Tensor] = []
+        while len(frames) < self._chunk_frames:
+            frame = next((frame for _, frame in self._batch.step()), None)
+            if frame is None:
+                break
+            frames.append(frame)
+        if not frames:
             return None
         if self._state is None:
             self._state = self._codec.init_decoder_state(1)
-        codes = frame.to(self._device)[None, :, None]  # [1, K, 1]
-        return frame, self._spare.backend.decode_frame(self._codec, codes, self._state)[0, 0].to("cpu", torch.float32)
+        codes = torch.stack(frames, dim=1).to(self._device)[None]  # [1, K, T]
+        chunk = self._spare.backend.decode_frames(self._codec, codes, self._state)
+        return frames, chunk[0, 0].to("cpu", torch.float32)
+
+    def _watch(self, frames: list[Tensor], chunk: Tensor) -> int:
+        """Appends a chunk's frames up to where a rule ends the speech; how many those are."""
+        assert self._speaking is not None
+        for count, (frame, piece) in enumerate(zip(frames, chunk.split(self._codec.frame_size), strict=True), start=1):
+            reason = self._utterance.add(frame, piece, self._busy_s)
+            # The model's own end comes a frame later than a rule's, its cap in the same moment.
+            is_first = count < len(frames) or self._speaking.stop_reason != "cap"
+            if reason is not None and is_first:
+                self._speaking.stop_reason = reason
+                return count
+        return len(frames)
 
     def _finish(self, reason: StopReason) -> Speech:
         prefix = None

@@ -71,7 +71,7 @@ def _speak(model: CSM, codec: Mimi, backend: Backend, batch: FrameBatch, state: 
 
 def _decode(codec: Mimi, backend: Backend, codes: Tensor, state: MimiDecoderState) -> None:
     with weights_built_in(codec.upsample, codec.decoder_transformer, codec.decoder):
-        backend.decode_frame(codec, codes, state)
+        backend.decode_frames(codec, codes, state)
 
 
 def _request(model: CSM, num_rows: int) -> FrameRequest:
