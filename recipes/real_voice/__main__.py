@@ -17,7 +17,7 @@ from duologue.data.turns import TurnConfig
 from duologue.engine.load import find_source
 from duologue.errors import OptionError
 from duologue.eval.instruments import Instruments
-from duologue.train.csm import CSMTrainConfig
+from duologue.train.csm import CSMTrainConfig, guided_text_masking
 from duologue.train.loop import LoopConfig
 from duologue.train.lora import LoraConfig
 from recipes.real_voice.hearing import Heard, hear, markdown
@@ -136,6 +136,7 @@ def tuning(base: Checkpoint, method: str, minutes: float) -> CSMTrainConfig:
         lora=LoraConfig(rank=16, alpha=32.0) if method == "lora" else None,
         depth_share=0.5,
         dropout=0.1,
+        text_masking=guided_text_masking(base.model.config),
     )
 
 

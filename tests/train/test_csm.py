@@ -16,6 +16,7 @@ from duologue.train.csm import (
     CSMTraining,
     attention_for_changing_lengths,
     embed_codebooks,
+    guided_text_masking,
     hidden_matrices,
     hidden_rows,
     start_from,
@@ -104,6 +105,12 @@ def test_text_is_masked_by_whole_turns_and_never_in_padding() -> None:
     none = {4: (False,) * 4, 3: (False,) * 3}
     expected = {(*a, *b, False, False, False) for a in (first, none[4]) for b in (second, none[3])}
     assert patterns == expected
+
+
+def test_a_guided_model_is_tuned_without_some_of_its_texts() -> None:
+    plain = make_config().model
+    assert guided_text_masking(plain) == 0
+    assert 0 < guided_text_masking(dataclasses.replace(plain, guidance=2.0)) < 0.2
 
 
 def test_codes_that_sound_alike_start_alike() -> None:

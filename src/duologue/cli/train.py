@@ -170,7 +170,7 @@ def train(
 
 
 def _config(model: "CSMConfig", length: Length, learning: Learning, memory: Memory) -> "CSMTrainConfig":
-    from duologue.train.csm import CSMTrainConfig
+    from duologue.train.csm import CSMTrainConfig, guided_text_masking
     from duologue.train.loop import LoopConfig
     from duologue.train.lora import LoraConfig
 
@@ -196,5 +196,6 @@ def _config(model: "CSMConfig", length: Length, learning: Learning, memory: Memo
         learn=learning.learn,
         depth_share=learning.depth_share,
         dropout=learning.dropout,
+        text_masking=guided_text_masking(model),
         checkpointing=memory.checkpointing,
     )

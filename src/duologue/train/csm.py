@@ -59,6 +59,14 @@ class CSMTrainConfig(JsonConfig):
     alignment_until: float = 0.5
 
 
+def guided_text_masking(model: CSMConfig) -> float:
+    """The `text_masking` that a model is tuned with: a guided one's speech without text has to change with the rest.
+
+    Where it stays what it was, guidance steers away from the speech of before.
+    """
+    return 0.0 if model.guidance == 1 else 0.08
+
+
 BatchFunction = Callable[[int, float], RowBatch]
 # What a model knows of its codec's codes; the rest is about text and speech.
 _OF_CODES = ("audio_embeddings.", "codebook0_head.", "audio_head")
