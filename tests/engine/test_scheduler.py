@@ -2,8 +2,10 @@
 
 import asyncio
 import itertools
+import math
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ import torch
 from duologue.engine.conversation import Conversation
 from duologue.engine.generator import SpeechRequest
 from duologue.engine.sampling import SamplingOptions
-from duologue.engine.scheduler import Scheduler
+from duologue.engine.scheduler import Scheduler, _Order
 from duologue.errors import BusyError, DuologueWarning, EngineError, OptionError, TextError, VoiceError
 
 pytestmark = pytest.mark.filterwarnings("ignore:the speech was cut:duologue.DuologueWarning")
@@ -71,6 +73,7 @@ def test_async_listeners(voiced, scheduler):
 
 def test_a_prompt_is_read_between_the_frames_of_others(scheduler, counts, monkeypatch):
     """A long prompt is read in pieces, and those who speak go on meanwhile."""
+    monkeypatch.setattr("duologue.engine.scheduler._AMPLE_S", math.inf)
     monkeypatch.setattr("duologue.engine.scheduler._MOST_PIECE_ROWS", 16)
     monkeypatch.setattr("duologue.engine.scheduler._FIRST_PIECE_ROWS", 16)
     first = scheduler.submit("a tale", 0, max_audio_length_ms=8000, seed=1, voice="none")
@@ -82,6 +85,33 @@ def test_a_prompt_is_read_between_the_frames_of_others(scheduler, counts, monkey
     pieces = [index for index, size in enumerate(counts) if size > 1]
     assert len(pieces) >= 200 // 16 and max(counts) <= 16
     assert all(1 in counts[before:after] for before, after in itertools.pairwise(pieces))
+
+
+def test_a_first_sound_comes_before_what_nobody_has_to_hear_yet(scheduler, counts, monkeypatch):
+    """Where those who speak are seconds ahead of their listeners, a prompt is read in one go."""
+    monkeypatch.setattr("duologue.engine.scheduler._MOST_PIECE_ROWS", 16)
+    monkeypatch.setattr("duologue.engine.scheduler._FIRST_PIECE_ROWS", 16)
+    monkeypatch.setattr("duologue.engine.scheduler._AMPLE_S", -60.0)
+    first = scheduler.submit("a tale", 0, max_audio_length_ms=8000, seed=1, voice="none")
+    next(first)
+    counts.clear()
+    second = scheduler.submit("b " * 100, 0, max_audio_length_ms=240, seed=2, voice="none")
+    list(second)
+    first.cancel()
+    pieces = [index for index, size in enumerate(counts) if size > 1]
+    assert len(pieces) >= 200 // 16 and max(counts) <= 16
+    assert pieces == list(range(pieces[0], pieces[0] + len(pieces)))
+
+
+def test_what_is_in_hand_is_counted_from_the_first_chunk(monkeypatch):
+    now = 10.0
+    monkeypatch.setattr("duologue.engine.scheduler.time.perf_counter", lambda: now)
+    order = _Order(plan=None, speech=None, on_result=None)
+    assert order.lead_s(12.5) == 0.0
+    order.speaking, order.first_at = SimpleNamespace(frames=[None] * 25), 10.0
+    assert order.lead_s(12.5) == pytest.approx(2.0)
+    now = 13.0
+    assert order.lead_s(12.5) == pytest.approx(-1.0)
 
 
 class TestStopping:

@@ -1,7 +1,8 @@
 """One engine for many listeners: requests are queued, join a running batch, and stream out frame by frame.
 
 One thread runs the model. Between two frames it lets requests go and come, and reads a piece of the next prompt, small
-enough that nobody's speech stalls; then all who speak get a frame. What a request hears depends on itself alone.
+enough that nobody's speech stalls, or all of it where everybody has speech in hand: who waits for a first sound comes
+before who has more than they have heard. Then all who speak get a frame. What a request hears depends on itself alone.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from duologue.frames import Segment
 # While others speak, a piece of a prompt should take about this long: half of a frame.
 _PIECE_S = 0.04
 _FIRST_PIECE_ROWS, _MOST_PIECE_ROWS = 32, 256
+# Who has so much speech in hand does not notice that a prompt is read first.
+_AMPLE_S = 0.5
 
 
 class _Order:
@@ -44,6 +47,13 @@ class _Order:
     ) -> None:
         self.plan, self.speech, self.on_result = plan, speech, on_result
         self.speaking: Speaking | None = None
+        self.first_at: float | None = None  # when its first chunk was made
+
+    def lead_s(self, frame_rate: float) -> float:
+        """How much of its speech is made that its listener, who began with the first chunk, cannot have heard yet."""
+        if self.speaking is None or self.first_at is None:
+            return 0.0
+        return len(self.speaking.frames) / frame_rate - (time.perf_counter() - self.first_at)
 
 
 class _Reading:
@@ -244,8 +254,10 @@ class Scheduler:
         try:
             if self._reading is None:
                 self._reading = _Reading(self.generator, order.plan)
-            if self._reading.num_left:
+            while self._reading.num_left:
                 self._read_piece(self._reading)
+                if order.speech.is_stopped or not self._has_ample_lead():
+                    break
             if self._reading.num_left:
                 return
             order.speaking = self._batch.join(self._reading.ready())
@@ -260,6 +272,11 @@ class Scheduler:
                 self._decoder.rows(row, row + 1).copy_from(order.plan.codec_state)
             self._orders.append(order)
         self._joining = self._reading = None
+
+    def _has_ample_lead(self) -> bool:
+        """Whether nobody who speaks would be missed for a while, and nobody is to be let go."""
+        frame_rate = self.generator.codec.frame_rate
+        return all(order.lead_s(frame_rate) > _AMPLE_S and not order.speech.is_stopped for order in self._orders)
 
     def _read_piece(self, reading: _Reading) -> None:
         """As many rows as take about `_PIECE_S`, by the time that the last piece took; more while nobody speaks."""
@@ -294,6 +311,8 @@ class Scheduler:
         chunks = decoded[:, 0].to("cpu", torch.float32)
         for order, frame, chunk in zip(self._orders, frames, chunks, strict=True):
             if frame is not None and order.speaking is not None:
+                if order.first_at is None:
+                    order.first_at = time.perf_counter()
                 reason = order.speech.put(frame, chunk.clone())
                 order.speaking.stop_reason = order.speaking.stop_reason or reason
 
