@@ -3,13 +3,15 @@
 import shutil
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import duologue
-from duologue.engine import warming
-from duologue.engine.backends import EAGER, find_backend
+from duologue.engine import backends, warming
+from duologue.engine.backends import EAGER, codes_together, find_backend, weights_built_in
 from duologue.engine.batch import FrameBatch, FrameRequest
 from duologue.engine.generator import Generator
 from duologue.engine.quantization import Int8CSM
@@ -67,8 +69,9 @@ def test_compiled_speech_is_the_eager_speech(model, codec, tokenizer, quiet):
         FrameRequest(prompt(model, text, frames, seed=text), SamplingOptions(seed=text, guidance=2.0), 5)
         for text, frames in ((3, 0), (9, 4), (6, 1))
     ]
-    expected, got = (frames_of(model, requests, backend) for backend in (EAGER, compiled))
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(got, expected, strict=True))
+    for speaker in (model, tiny_csm(seed=7)):  # the second has the shapes of the first, whose weights are built in
+        expected, got = (frames_of(speaker, requests, backend) for backend in (EAGER, compiled))
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(got, expected, strict=True))
     with Scheduler(other, max_streams=2) as scheduler:
         streams = [scheduler.submit("hello there", seed=0, guidance=2.0, max_audio_length_ms=800) for _ in range(2)]
         for stream in streams:
@@ -101,6 +104,25 @@ def test_eight_bits_compile_too(quiet):
             assert torch.equal(one[0], two[0])
             torch.testing.assert_close(one[1], two[1])
             given = one[1]
+
+
+def test_only_few_weights_in_float32_are_built_in(monkeypatch):
+    layer = torch.nn.Linear(8, 8)
+    with weights_built_in(layer):
+        assert torch._inductor.config.freezing
+    assert not torch._inductor.config.freezing
+    with weights_built_in(layer, torch.nn.Linear(2, 2).double()):
+        assert not torch._inductor.config.freezing
+    monkeypatch.setattr(backends, "_MAX_BUILT_IN_BYTES", 4 * (8 * 8 + 8) - 1)
+    with weights_built_in(layer):
+        assert not torch._inductor.config.freezing
+
+
+def test_codes_are_drawn_together_where_that_is_a_small_graph():
+    config = tiny_csm().config
+    assert codes_together(tiny_csm()) == config.num_codebooks - 1
+    deep = replace(config, depth=replace(config.depth, num_layers=100))
+    assert codes_together(SimpleNamespace(config=deep, num_codebooks=deep.num_codebooks)) == 1
 
 
 def test_backends_have_names():

@@ -128,7 +128,8 @@ class CausalConvTranspose1d(nn.Module):
         if x.device.type != "cpu" or steps > _SHORT_TRANSPOSED or self.overlap > stride:
             return conv(x)  # type: ignore[no-any-return]
         if conv.groups == 1:
-            parts = (x.transpose(1, 2) @ conv.weight.flatten(1)).unflatten(-1, (conv.out_channels, -1)).transpose(1, 2)
+            steps_first = x.transpose(1, 2).contiguous()  # a compiled product takes no other order
+            parts = (steps_first @ conv.weight.flatten(1)).unflatten(-1, (conv.out_channels, -1)).transpose(1, 2)
         else:
             parts = x[..., None] * conv.weight[:, 0, None]  # [B, C', T, kernel]
         y = F.pad(parts[..., :stride].flatten(2), (0, self.overlap))
