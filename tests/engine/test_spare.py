@@ -56,6 +56,13 @@ def test_the_next_turn_of_a_conversation_copies_only_its_last(model, copied):
     # The first row goes on where it is. The one without text has the 20 frames before the first turn, not its text
     # and what it heard next to it.
     assert copied == [0, len(prefix.rows) - 20]
+    # One that is given up half-way leaves the past where it is, for the turn that is tried instead.
+    again.step()
+    again.leave(speaking)
+    spare.give_back(again)
+    copied.clear()
+    _, speaking = spare.join(turn(rows, [prefix]))
+    assert copied[0] == 0 and copied[1] <= 1  # what both rows begin their new turn with
     fresh, expected = FrameBatch.alone(model, turn(rows, [prefix]))
     assert finish(again, speaking)[0] == finish(fresh, expected)[0]
 
@@ -63,14 +70,16 @@ def test_the_next_turn_of_a_conversation_copies_only_its_last(model, copied):
 @settings(max_examples=25, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["go on", "begin", "fork"]), st.sampled_from([1.0, 2.0]), st.integers(0, 5)),
+        st.tuples(
+            st.sampled_from(["go on", "begin", "fork"]), st.sampled_from([1.0, 2.0]), st.integers(0, 5), st.booleans()
+        ),
         min_size=1,
         max_size=7,
     )
 )
 def test_used_caches_give_what_new_ones_give(turns):
     spare, known = SpareBatch(MODEL), []
-    for kind, guidance, seed in turns:
+    for kind, guidance, seed, is_given_up in turns:
         rows = prompt(MODEL, 2 + seed, 3, seed=seed)
         if kind == "go on" and known:
             rows = join_rows([known[-1].rows, rows])
@@ -78,6 +87,11 @@ def test_used_caches_give_what_new_ones_give(turns):
             rows = join_rows([known[seed % len(known)].rows[: 4 + seed], rows])
         request = turn(rows, list(known), seed=seed, guidance=guidance)
         batch, speaking = spare.join(request)
+        if is_given_up:
+            batch.step()
+            batch.leave(speaking)
+            spare.give_back(batch)
+            continue
         fresh, expected = FrameBatch.alone(MODEL, request)
         ours, theirs = finish(batch, speaking), finish(fresh, expected)
         assert ours[0] == theirs[0]

@@ -105,8 +105,10 @@ class FrameBatch:
         view = self._state.rows(rows[0], rows[-1] + 1)
         view.lengths.zero_()
         view.extent, view.is_even = 0, True
-        held, self._held = self._held, None  # known again once the prompt is in the caches
-        self._hidden[rows] = prefill_together(self._model, prompts, view, request.known, held if rows[0] == 0 else None)
+        # Only what the first rows hold is remembered: a batch of one conversation's turns.
+        held, self._held = (None if rows[0] else self._held), None
+        self._hidden[rows], found = prefill_together(self._model, prompts, view, request.known, held)
+        self._held = None if rows[0] else found
         noise = torch.zeros(self._model.num_codebooks, self._model.config.audio_vocab_size)
         speaking = Speaking(request, request.sampling.noise_generator(), noise, rows)
         self._num_used += len(rows)
@@ -147,7 +149,7 @@ class FrameBatch:
         prefix = Prefix.of(rows, self._state.rows(speaking.rows[0], speaking.rows[0] + 1))
         if len(self._speaking) == 1:
             prompts = prompts_of(self._model, speaking.request)
-            self._held = Held(prefix, num_shared(prompts) if len(prompts) > 1 else 0)
+            self._held = Held(prefix, len(rows), num_shared(prompts) if len(prompts) > 1 else 0)
         return prefix
 
     @torch.inference_mode()
@@ -167,6 +169,7 @@ class FrameBatch:
         for other in self._speaking:
             if source in other.rows and source != target:
                 other.rows[other.rows.index(source)] = target
+                self._held = None
                 self._state.rows(target, target + 1).take(self._state.rows(source, source + 1), other.length)
                 self._hidden[target] = self._hidden[source]
                 self._tokens[target] = self._tokens[source]

@@ -69,9 +69,10 @@ def prefill(model: CSM, rows: Rows, state: TransformerState, known: Sequence[Pre
 
 @dataclass(frozen=True)
 class Held:
-    """What caches hold from before: `prefix` in their first row, its first `shared` positions in the others."""
+    """What caches hold of a prefix: its first `length` positions in their first row, `shared` of them in the others."""
 
     prefix: Prefix
+    length: int
     shared: int
 
 
@@ -82,16 +83,16 @@ def prefill_together(
     state: TransformerState,
     known: Sequence[Prefix] = (),
     held: Held | None = None,
-) -> Tensor:
+) -> tuple[Tensor, Held | None]:
     """Prompts of one length into the rows of an empty `state`, in place; returns their last hiddens, `[B, D]`.
 
     What all of them begin with is read once, the rest of all in the same passes. What is known and still `held` is not
-    copied again.
+    copied again; what is held from now on is returned as well.
     """
     first, is_alone = prompts[0], len(prompts) == 1
     shared = num_shared(prompts)
     best, count = longest(first if is_alone else first[: shared + 1], known)
-    kept = count if held is not None and best is held.prefix else 0
+    kept = min(count, held.length) if held is not None and best is held.prefix else 0
     one = state.rows(0, 1)
     if best is not None:
         one.take(best.state, count, start=kept)
@@ -102,7 +103,8 @@ def prefill_together(
     for row in range(1, len(prompts)):
         state.rows(row, row + 1).take(one, shared, start=0 if held is None else min(kept, held.shared))
     state.extent, state.is_even = shared, True
-    return read_rows(model, prompts, state, shared, len(first))
+    hidden = read_rows(model, prompts, state, shared, len(first))
+    return hidden, None if best is None else Held(best, count, 0 if is_alone else count)
 
 
 def num_shared(prompts: Sequence[Rows]) -> int:
