@@ -9,6 +9,7 @@ products is one loop, and the weights of a small model are built into it (`weigh
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,10 +65,11 @@ def next_codes(
     Also the depth decoder's next input `[B + G, 1, D]`. `noise [B, K, V]` is that of the whole frame.
     """
     codes = []
+    gathered = count > 1 and torch.compiler.is_compiling()
     for index in range(count):
         codebook = first + index
         output = model.depth_step(inputs, depth)  # [B + G, depth dim]
-        drawn = _draw(model, options, model.depth_head(output, codebook), noise[:, codebook])
+        drawn = _draw(model, options, model.depth_head(output, codebook, gathered=gathered), noise[:, codebook])
         inputs = model.embed_audio(drawn[follows], codebook)[:, None]
         codes.append(drawn)
     return torch.stack(codes, dim=1), inputs
@@ -135,18 +137,46 @@ def codes_together(model: CSM) -> int:
 def weights_built_in(*modules: nn.Module) -> Iterator[None]:
     """What is compiled in here has the weights of `modules` as constants, where they are few, float32, and on a CPU.
 
-    torch then lays them out for its own product of a few rows, which takes a half to a quarter of MKL's time
+    torch then lays them out for its own product of a few rows, which takes a half to a fifth of MKL's time
     (dev/LOG.md). The weights may not be changed afterwards. What is compiled outside reads them where they are, to
     the same result.
     """
     weights = [weight for module in modules for weight in module.parameters()]
-    are_fit = all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in weights)
+    are_fit = all(
+        weight.device.type == "cpu" and weight.dtype == torch.float32 and not weight.storage_offset()
+        for weight in weights
+    )  # of a constant that begins elsewhere than its memory, the compiled product would take the beginning
     if not are_fit or sum(weight.nbytes for weight in weights) > _MAX_BUILT_IN_BYTES:
         yield
         return
     options = {"freezing": True, "max_autotune": True, "max_autotune_gemm_backends": "CPP,ATEN"}
-    with torch._inductor.config.patch(options):
+    with torch._inductor.config.patch(options), _without_packing(), _own_products_first():
         yield
+
+
+@contextmanager
+def _without_packing() -> Iterator[None]:
+    """oneDNN's packed weights cannot be kept on disk, and neither can a graph that has them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a name in torch that the context manager itself uses
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
+
+
+@contextmanager
+def _own_products_first() -> Iterator[None]:
+    """Takes torch's own product wherever there is one, without timing it beside MKL's: that takes seconds a shape."""
+    from torch._inductor.select_algorithm import get_algorithm_selector_cache
+
+    def prefer(choices: list[Any]) -> list[Any]:
+        return [choice for choice in choices if "cpp" in choice.name.lower()] or choices
+
+    filters = get_algorithm_selector_cache().preprocessing_fns
+    filters.append(prefer)
+    try:
+        yield
+    finally:
+        filters.remove(prefer)
 
 
 def find_backend(name: str) -> Backend:
