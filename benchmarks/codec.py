@@ -90,7 +90,8 @@ def ours_compiled(codec: Mimi) -> dict[str, Work]:
     warm_up_codec(codec, backend)
 
     def decode(recording: Recording) -> None:
-        state = codec.init_decoder_state(1)
+        with torch.inference_mode(False):  # another kind of state would be compiled anew
+            state = codec.init_decoder_state(1)
         for piece in recording.codes.split(1, dim=-1):
             backend.decode_frames(codec, piece, state)
 

@@ -67,7 +67,7 @@ Backend = Annotated[
     str,
     typer.Option(
         metavar="BACKEND",
-        help="eager, or compiled: 1.3 to 1.8 times as fast, after a minute of compiling; needs a C++ compiler.",
+        help="eager, or compiled: up to 2.5 times as fast, after minutes of compiling; needs a C++ compiler.",
         rich_help_panel=_MODEL_PANEL,
     ),
 ]
