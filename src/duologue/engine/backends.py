@@ -165,13 +165,17 @@ def _without_packing() -> Iterator[None]:
 
 @contextmanager
 def _own_products_first() -> Iterator[None]:
-    """Takes torch's own product wherever there is one, without timing it beside MKL's: that takes seconds a shape."""
-    from torch._inductor.select_algorithm import get_algorithm_selector_cache
+    """Takes torch's own product wherever there is one, without timing it beside MKL's: that takes seconds a shape.
+
+    A torch that has no place for such a rule times them.
+    """
+    from torch._inductor import select_algorithm
 
     def prefer(choices: list[Any]) -> list[Any]:
         return [choice for choice in choices if "cpp" in choice.name.lower()] or choices
 
-    filters = get_algorithm_selector_cache().preprocessing_fns
+    selector = getattr(select_algorithm, "get_algorithm_selector_cache", lambda: None)()
+    filters: list[Any] = getattr(selector, "preprocessing_fns", [])
     filters.append(prefer)
     try:
         yield
