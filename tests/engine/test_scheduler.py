@@ -76,6 +76,7 @@ def test_a_prompt_is_read_between_the_frames_of_others(scheduler, counts, monkey
     monkeypatch.setattr("duologue.engine.scheduler._AMPLE_S", math.inf)
     monkeypatch.setattr("duologue.engine.scheduler._MOST_PIECE_ROWS", 16)
     monkeypatch.setattr("duologue.engine.scheduler._FIRST_PIECE_ROWS", 16)
+    monkeypatch.setattr("duologue.engine.scheduler._PIECE_S", 1e6)  # pieces of 16, however slow this machine is
     first = scheduler.submit("a tale", 0, max_audio_length_ms=8000, seed=1, voice="none")
     next(first)
     counts.clear()
@@ -91,6 +92,7 @@ def test_a_first_sound_comes_before_what_nobody_has_to_hear_yet(scheduler, count
     """Where those who speak are seconds ahead of their listeners, a prompt is read in one go."""
     monkeypatch.setattr("duologue.engine.scheduler._MOST_PIECE_ROWS", 16)
     monkeypatch.setattr("duologue.engine.scheduler._FIRST_PIECE_ROWS", 16)
+    monkeypatch.setattr("duologue.engine.scheduler._PIECE_S", 1e6)  # pieces of 16, however slow this machine is
     monkeypatch.setattr("duologue.engine.scheduler._AMPLE_S", -60.0)
     first = scheduler.submit("a tale", 0, max_audio_length_ms=8000, seed=1, voice="none")
     next(first)
@@ -266,7 +268,7 @@ class TestFailures:
             return forward(tokens, *arguments)
 
         monkeypatch.setattr(voiced.model, "forward", failing)
-        monkeypatch.setattr("duologue.engine.scheduler._PIECE_S", 1e6)  # however slow this machine is, in one piece
+        monkeypatch.setattr("duologue.engine.scheduler._PIECE_S", 1e6)  # in one piece, however slow this machine is
         other = scheduler.submit("a", 0, max_audio_length_ms=800, seed=1, voice="none")
         with pytest.raises(RuntimeError, match="no"):
             list(scheduler.submit("a longer text", 0, seed=1, voice="none"))
