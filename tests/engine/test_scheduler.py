@@ -71,12 +71,12 @@ def test_async_listeners(voiced, scheduler):
         torch.testing.assert_close(audio, voiced.generate(TEXTS[index], 0, **options(index)), atol=1e-4, rtol=1e-4)
 
 
-def test_a_prompt_is_read_between_the_frames_of_others(scheduler, counts, monkeypatch):
-    """A long prompt is read in pieces, and those who speak go on meanwhile."""
-    monkeypatch.setattr("duologue.engine.scheduler._AMPLE_S", math.inf)
+def pieces_beside_another(scheduler, counts, monkeypatch, ample_s: float) -> list[int]:
+    """Where among the passes through the backbone a long prompt was read, while another request spoke."""
     monkeypatch.setattr("duologue.engine.scheduler._MOST_PIECE_ROWS", 16)
     monkeypatch.setattr("duologue.engine.scheduler._FIRST_PIECE_ROWS", 16)
     monkeypatch.setattr("duologue.engine.scheduler._PIECE_S", 1e6)  # pieces of 16, however slow this machine is
+    monkeypatch.setattr("duologue.engine.scheduler._AMPLE_S", ample_s)
     first = scheduler.submit("a tale", 0, max_audio_length_ms=8000, seed=1, voice="none")
     next(first)
     counts.clear()
@@ -85,23 +85,17 @@ def test_a_prompt_is_read_between_the_frames_of_others(scheduler, counts, monkey
     first.cancel()
     pieces = [index for index, size in enumerate(counts) if size > 1]
     assert len(pieces) >= 200 // 16 and max(counts) <= 16
+    return pieces
+
+
+def test_a_prompt_is_read_between_the_frames_of_others(scheduler, counts, monkeypatch):
+    pieces = pieces_beside_another(scheduler, counts, monkeypatch, math.inf)
     assert all(1 in counts[before:after] for before, after in itertools.pairwise(pieces))
 
 
 def test_a_first_sound_comes_before_what_nobody_has_to_hear_yet(scheduler, counts, monkeypatch):
-    """Where those who speak are seconds ahead of their listeners, a prompt is read in one go."""
-    monkeypatch.setattr("duologue.engine.scheduler._MOST_PIECE_ROWS", 16)
-    monkeypatch.setattr("duologue.engine.scheduler._FIRST_PIECE_ROWS", 16)
-    monkeypatch.setattr("duologue.engine.scheduler._PIECE_S", 1e6)  # pieces of 16, however slow this machine is
-    monkeypatch.setattr("duologue.engine.scheduler._AMPLE_S", -60.0)
-    first = scheduler.submit("a tale", 0, max_audio_length_ms=8000, seed=1, voice="none")
-    next(first)
-    counts.clear()
-    second = scheduler.submit("b " * 100, 0, max_audio_length_ms=240, seed=2, voice="none")
-    list(second)
-    first.cancel()
-    pieces = [index for index, size in enumerate(counts) if size > 1]
-    assert len(pieces) >= 200 // 16 and max(counts) <= 16
+    """Where those who speak are ahead of their listeners, a prompt is read in one go."""
+    pieces = pieces_beside_another(scheduler, counts, monkeypatch, -60.0)
     assert pieces == list(range(pieces[0], pieces[0] + len(pieces)))
 
 

@@ -41,7 +41,7 @@ def load(
     `quantize="int8"` packs the model's matrices for a CPU: several times faster, nearly the same speech, neither to be
     trained nor saved. `backend="compiled"` has `torch.compile` make one loop of what lies between two matrix products,
     and builds the weights of a small float32 model into it: up to 2.5 times as fast on a CPU, the same speech but for
-    rounding, after some minutes of compiling (half a minute where that was done before); it needs a C++ compiler.
+    rounding, after some minutes of compiling (one where that was done before); it needs a C++ compiler.
 
     `revision`, `token`, `cache_dir` and `offline` are for the hub. `voices_dir` is a folder of the user's own voices.
 
