@@ -24,7 +24,7 @@ from recipes.real_voice.hearing import Heard, hear, markdown
 from recipes.work import Report, run_safely
 
 _METHODS = ("full", "lora")
-_RATES = {"full": 3e-4, "lora": 6e-4}
+_RATES = {"full": 1.5e-4, "lora": 6e-4}
 
 
 def main() -> int:

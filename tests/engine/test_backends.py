@@ -10,6 +10,8 @@ import pytest
 import torch
 
 import duologue
+from duologue.codec.mimi import Mimi
+from duologue.config import MIMI_PRESETS, HarmonicConfig
 from duologue.engine import backends, warming
 from duologue.engine.backends import EAGER, codes_together, find_backend, weights_built_in
 from duologue.engine.batch import FrameBatch, FrameRequest
@@ -17,9 +19,9 @@ from duologue.engine.generator import Generator
 from duologue.engine.quantization import Int8CSM
 from duologue.engine.sampling import BatchSampling, SamplingOptions
 from duologue.engine.scheduler import Scheduler
-from duologue.engine.warming import warm_up
+from duologue.engine.warming import warm_up, warm_up_codec
 from duologue.errors import OptionError
-from tests.engine.builders import prompt, tiny_csm, tiny_mimi
+from tests.engine.builders import fill_codebooks, prompt, tiny_csm, tiny_mimi
 
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler here"
@@ -52,6 +54,22 @@ def test_compiled_frames_are_the_eager_frames(model, quiet):
     request = FrameRequest(rows, SamplingOptions(seed=0, guidance=2.0), 4)
     (expected,), (got,) = (frames_of(model, [request], backend) for backend in (EAGER, compiled))
     assert torch.equal(got, expected) and got.shape[1] == 4
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("harmonic", [None, HarmonicConfig(num_channels=16, num_bands=24)])
+def test_a_stream_beyond_the_codecs_memory_needs_no_new_graph(harmonic, quiet):
+    torch.manual_seed(0)
+    config = replace(MIMI_PRESETS["tiny"], harmonic=harmonic)
+    codec, compiled = fill_codebooks(Mimi(config), seed=0).eval().steadied(), find_backend("compiled")
+    warm_up_codec(codec, compiled)
+    state = codec.init_decoder_state(1)
+    num_frames = state.transformer.capacity // config.resample_stride + 3
+    codes = torch.randint(0, config.codebook_size, (1, codec.num_codebooks, num_frames))
+    with torch.compiler.set_stance("fail_on_recompile"):
+        streamed = [compiled.decode_frames(codec, frame, state) for frame in codes.split(1, dim=-1)]
+    torch.testing.assert_close(torch.cat(streamed, dim=-1), codec.decode(codes), atol=1e-5, rtol=0)
 
 
 @pytest.mark.slow

@@ -91,7 +91,8 @@ class Mimi(nn.Module):
         Other decoders stay as they are. `float()` takes it back, which training does by itself.
         """
         if isinstance(self.decoder, HarmonicDecoder):
-            for module in (self.upsample, self.decoder_transformer, self.decoder):
+            projections = (self.quantizer.semantic.output_proj, self.quantizer.acoustic.output_proj)
+            for module in (*projections, self.upsample, self.decoder_transformer, self.decoder):
                 module.double()
         return self
 

@@ -46,6 +46,12 @@ class Codebook(nn.Module):
         """The codebook, `[V, D]`."""
         return self._tables()[0]
 
+    def lie_in(self, vectors: Tensor) -> None:
+        """Has its own in `vectors [V, D]` from now on, which are equal, so that they are in memory once."""
+        own, half_norms = self._tables()
+        assert self._cached is not None and vectors.shape == own.shape
+        self._cached = self._cached[0], vectors, half_norms
+
     def encode(self, x: Tensor) -> Tensor:
         """`[..., D] -> [...]` int64: index of the nearest vector."""
         vectors, half_norms = self._tables()
@@ -79,6 +85,7 @@ class ResidualVQ(nn.Module):
         self.input_proj = nn.Linear(dim, codebook_dim, bias=False)
         self.output_proj = nn.Linear(codebook_dim, dim, bias=False)
         self.codebooks = nn.ModuleList(Codebook(codebook_size, codebook_dim) for _ in range(num_codebooks))
+        self._joined: tuple[list[Tensor], Tensor] | None = None
 
     def __iter__(self) -> Iterator[Codebook]:
         return (codebook for codebook in self.codebooks if isinstance(codebook, Codebook))
@@ -93,9 +100,22 @@ class ResidualVQ(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """`[B, K, T]` int64, `K` at most the number of codebooks, `-> [B, T, D]`."""
-        pairs = zip(codes.unbind(dim=1), self, strict=False)
-        total = sum(codebook.decode(chosen) for chosen, codebook in pairs)
-        return self.output_proj(total)  # type: ignore[no-any-return]
+        vectors = self._all_vectors()
+        size = len(vectors) // len(self.codebooks)
+        places = codes + size * torch.arange(codes.shape[1], device=codes.device)[:, None]
+        chosen = F.embedding(places, vectors)  # [B, K, T, C]
+        return self.output_proj(chosen.to(self.output_proj.weight.dtype).sum(dim=1))  # type: ignore[no-any-return]
+
+    def _all_vectors(self) -> Tensor:
+        """The codebooks one after the other, `[K * V, C]`; made anew when one of them has changed."""
+        vectors = [codebook.vectors for codebook in self]
+        if self._joined is None or any(now is not then for now, then in zip(vectors, self._joined[0], strict=True)):
+            joined = torch.cat(vectors)
+            parts = list(joined.split(len(vectors[0])))
+            for codebook, part in zip(self, parts, strict=True):
+                codebook.lie_in(part)
+            self._joined = parts, joined
+        return self._joined[1]
 
     def project(self, x: Tensor) -> Tensor:
         """`[B, T, D] -> [B, T, D]` through both projections, nothing quantized between: what decoding approaches."""

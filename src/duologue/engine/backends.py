@@ -65,11 +65,11 @@ def next_codes(
     Also the depth decoder's next input `[B + G, 1, D]`. `noise [B, K, V]` is that of the whole frame.
     """
     codes = []
-    gathered = count > 1 and torch.compiler.is_compiling()
+    apart = count > 1 and torch.compiler.is_compiling()
     for index in range(count):
         codebook = first + index
         output = model.depth_step(inputs, depth)  # [B + G, depth dim]
-        drawn = _draw(model, options, model.depth_head(output, codebook, gathered=gathered), noise[:, codebook])
+        drawn = _draw(model, options, model.depth_head(output, codebook, apart=apart), noise[:, codebook])
         inputs = model.embed_audio(drawn[follows], codebook)[:, None]
         codes.append(drawn)
     return torch.stack(codes, dim=1), inputs
@@ -107,7 +107,11 @@ class Backend:
         A single frame is what repeats; several at once take so little time each that they are never compiled.
         """
         latent = codec.quantizer.decode(codes)
-        return (self.decode_latent if codes.shape[-1] == 1 else decode_latent)(codec, latent, state)
+        if self is EAGER or codes.shape[-1] > 1:
+            return decode_latent(codec, latent, state)
+        # The whole ring from the first frame on: it is small, and where it is full another graph would be needed.
+        state.transformer.extent = state.transformer.capacity
+        return self.decode_latent(codec, latent, state)
 
 
 EAGER = Backend("eager", read_frames, first_code, next_codes, decode_latent)
@@ -149,7 +153,12 @@ def weights_built_in(*modules: nn.Module) -> Iterator[None]:
     if not are_fit or sum(weight.nbytes for weight in weights) > _MAX_BUILT_IN_BYTES:
         yield
         return
-    options = {"freezing": True, "max_autotune": True, "max_autotune_gemm_backends": "CPP,ATEN"}
+    options = {
+        "freezing": True,
+        "max_autotune": True,
+        "max_autotune_gemm_backends": "CPP,ATEN",
+        "size_asserts": False,  # hundreds a frame, in Python
+    }
     with torch._inductor.config.patch(options), _without_packing(), _own_products_first():
         yield
 

@@ -7,7 +7,7 @@ cache, a fork shares what was read so far, a turn that was cut short goes on fro
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
 from typing import TypedDict, Unpack, overload
 
 import torch
@@ -17,7 +17,6 @@ from duologue.codec.mimi import MimiDecoderState
 from duologue.engine.context import CodedSegment, check_speaker
 from duologue.engine.generator import (
     DEFAULT_MAX_AUDIO_LENGTH_MS,
-    WHOLE_CHUNK_FRAMES,
     Generator,
     History,
     SpeechRequest,
@@ -27,7 +26,7 @@ from duologue.engine.prefix import Prefix
 from duologue.engine.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOPK, MAX_SEED, SamplingOptions, check_number
 from duologue.engine.scheduled import ScheduledSpeech
 from duologue.engine.scheduler import Scheduler
-from duologue.engine.speech import Speech, SpeechStream
+from duologue.engine.speech import Speech, SpeechStream, unheard
 from duologue.engine.spoken import AsyncSpokenPieces, SpokenPieces
 from duologue.engine.stopping import StopPolicy
 from duologue.engine.voices import NO_VOICE, Voice
@@ -100,7 +99,7 @@ class Conversation:
 
     def say(self, text: str, speaker: int = 0, **options: Unpack[TurnOptions]) -> Speech:
         """Speaks the next turn and appends it. Raises and warns as `Generator.generate`; then nothing is appended."""
-        stream = self._stream(text, speaker, options, max_chunk_frames=WHOLE_CHUNK_FRAMES)
+        stream = self._stream(text, speaker, options, chunk_frames=unheard())
         for _ in stream:
             pass
         assert stream.result is not None
@@ -171,7 +170,7 @@ class Conversation:
         speaker: int,
         options: TurnOptions,
         codec_state: MimiDecoderState | None = None,
-        max_chunk_frames: int = 1,
+        chunk_frames: Iterator[int] | None = None,
     ) -> SpeechStream | ScheduledSpeech:
         started = time.perf_counter()
         speaker = check_speaker(speaker)
@@ -199,9 +198,7 @@ class Conversation:
         )
         if self._scheduler is not None:
             return self._scheduler.stream_request(request, started=started, on_result=append)
-        return self.generator.stream_request(
-            request, started=started, on_result=append, max_chunk_frames=max_chunk_frames
-        )
+        return self.generator.stream_request(request, started=started, on_result=append, chunk_frames=chunk_frames)
 
     def hear(self, audio: Tensor | None, text: str, speaker: int) -> None:
         """Appends a turn that was spoken elsewhere: float32 `[num_samples]` at the generator's rate, with its words.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -29,7 +29,7 @@ from duologue.engine.context import (
 from duologue.engine.prefix import Prefix, PrefixCache
 from duologue.engine.sampling import DEFAULT_TEMPERATURE, DEFAULT_TOPK, SamplingOptions, check_number, check_whole
 from duologue.engine.spare import SpareBatch
-from duologue.engine.speech import Speech, SpeechPlan, SpeechStream
+from duologue.engine.speech import Speech, SpeechPlan, SpeechStream, growing, unheard
 from duologue.engine.step import prefill
 from duologue.engine.stopping import StopPolicy, StopWatch
 from duologue.engine.voices import NO_VOICE, Voice, VoiceLibrary
@@ -39,8 +39,6 @@ from duologue.model.csm import CSM
 from duologue.text.tokenizer import TextTokenizer
 
 DEFAULT_MAX_AUDIO_LENGTH_MS = 90_000
-# Of speech that nobody hears before it is whole.
-WHOLE_CHUNK_FRAMES = 16
 MAX_AUDIO_LENGTH_MS = 3_600_000  # an hour: beyond what a model holds
 
 
@@ -192,20 +190,10 @@ class Generator:
         stopping: StopPolicy | None = None,
     ) -> Speech:
         """`generate` with all that is known about the result: codes, seed, why it stopped, times."""
-        stream = self.stream(
-            text,
-            speaker,
-            context,
-            max_audio_length_ms,
-            temperature,
-            topk,
-            seed,
-            voice=voice,
-            normalize=normalize,
-            guidance=guidance,
-            stopping=stopping,
-            max_chunk_frames=WHOLE_CHUNK_FRAMES,
-        )
+        started = time.perf_counter()
+        sampling = SamplingOptions(temperature, topk, seed, guidance)
+        request = self.request(text, speaker, context, sampling, max_audio_length_ms, voice, normalize, stopping)
+        stream = self.stream_request(request, started=started, chunk_frames=unheard())
         for _ in stream:
             pass
         assert stream.result is not None
@@ -233,9 +221,10 @@ class Generator:
         chunk is asked for.
         """
         started = time.perf_counter()
+        longest = check_whole("max_chunk_frames", max_chunk_frames, 1)
         sampling = SamplingOptions(temperature, topk, seed, guidance)
         request = self.request(text, speaker, context, sampling, max_audio_length_ms, voice, normalize, stopping)
-        return self.stream_request(request, started=started, max_chunk_frames=max_chunk_frames)
+        return self.stream_request(request, started=started, chunk_frames=growing(longest))
 
     def request(
         self,
@@ -259,20 +248,25 @@ class Generator:
         *,
         started: float | None = None,
         on_result: Callable[[Speech, Prefix | None], None] | None = None,
-        max_chunk_frames: int = 1,
+        chunk_frames: Iterator[int] | None = None,
     ) -> SpeechStream:
-        """`stream` for a request.
+        """`stream` for a request, in chunks of so many frames, by default of one.
 
         `started` is when the clock began; `on_result` is called with the result and what the model has read before the
         stream's last step returns.
         """
         started = time.perf_counter() if started is None else started
-        longest = check_whole("max_chunk_frames", max_chunk_frames, 1)
         made = self.plan_speech(request)
         frames = self.with_voices(made)
         busy_s = time.perf_counter() - started
         return SpeechStream(
-            self._spare, frames, self.codec, made, max_chunk_frames=longest, busy_s=busy_s, on_result=on_result
+            self._spare,
+            frames,
+            self.codec,
+            made,
+            chunk_frames=chunk_frames or growing(1),
+            busy_s=busy_s,
+            on_result=on_result,
         )
 
     def plan_speech(self, request: SpeechRequest) -> SpeechPlan:

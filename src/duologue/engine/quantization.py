@@ -196,7 +196,7 @@ class Int8CSM(CSM):
         outputs = self.depth_outputs(hidden, codes)
         return torch.stack([head(outputs[:, index]) for index, head in enumerate(self.audio_heads)], dim=1)
 
-    def depth_head(self, output: Tensor, codebook: int, *, gathered: bool = False) -> Tensor:
+    def depth_head(self, output: Tensor, codebook: int, *, apart: bool = False) -> Tensor:
         first = self.audio_heads[0]
         # By number, so that one compiled graph serves all codebooks.
         return first(output, first.number + codebook - 1)  # type: ignore[no-any-return, operator]

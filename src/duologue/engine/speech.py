@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Self
 
 import torch
@@ -17,6 +18,9 @@ from duologue.engine.prefix import Prefix
 from duologue.engine.spare import SpareBatch
 from duologue.engine.stopping import StopReason, StopWatch
 from duologue.errors import OptionError
+
+# The codec takes hardly less time for a frame of longer chunks, and a stop rule would be seen later.
+_UNHEARD_FRAMES = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +125,7 @@ class Utterance:
 class SpeechStream(Iterator[Tensor]):
     """Chunks of audio as they are made: float32 `[num_samples]` on the CPU, whole frames each.
 
-    The first is one frame long. Where longer ones are allowed, each is up to twice as long as the one before: the
-    codec takes less time for a frame of them, and their listener, who has more to hear by then, can wait.
+    The first is one frame long. Others may be longer, for the codec takes less time for a frame of them (`growing`).
     `result` is None until the stream is exhausted. `interrupt` ends it early and keeps what was made as its result;
     `close` (or leaving a `with` block) throws that away and frees what it holds, and `result` stays None.
     """
@@ -134,13 +137,13 @@ class SpeechStream(Iterator[Tensor]):
         codec: Mimi,
         plan: SpeechPlan,
         *,
-        max_chunk_frames: int = 1,
+        chunk_frames: Iterator[int],
         busy_s: float = 0.0,
         on_result: Callable[[Speech, Prefix | None], None] | None = None,
     ) -> None:
         """The speech of `request`, which is `plan`'s, begun with the first chunk; preparing it took `busy_s`.
 
-        `spare` has the model and its backend.
+        `spare` has the model and its backend; `chunk_frames` says how long each chunk is, without end.
 
         `on_result` hears of the end first: the result, and what the backbone has read by then (None: nothing yet).
         """
@@ -152,7 +155,7 @@ class SpeechStream(Iterator[Tensor]):
         self._batch: FrameBatch | None = None
         self._speaking: Speaking | None = None
         self._closed = False
-        self._chunk_frames, self._max_chunk_frames = 1, max_chunk_frames
+        self._chunk_frames = chunk_frames
         self._device = next(codec.parameters()).device
         self._state = plan.codec_state
         self._busy_s = busy_s
@@ -176,7 +179,6 @@ class SpeechStream(Iterator[Tensor]):
             self._finish(self._speaking.stop_reason)
             raise StopIteration
         frames, chunk = made
-        self._chunk_frames = min(2 * self._chunk_frames, self._max_chunk_frames)
         return chunk[: self._watch(frames, chunk) * self._codec.frame_size]
 
     def __enter__(self) -> Self:
@@ -212,7 +214,7 @@ class SpeechStream(Iterator[Tensor]):
         if self._batch is None:
             self._batch, self._speaking = self._spare.join(self._request)
         frames: list[Tensor] = []
-        while len(frames) < self._chunk_frames:
+        for _ in range(next(self._chunk_frames)):
             frame = next((frame for _, frame in self._batch.step()), None)
             if frame is None:
                 break
@@ -248,6 +250,21 @@ class SpeechStream(Iterator[Tensor]):
             self._on_result(result, prefix)
         warn_of_cap(result)
         return result
+
+
+def growing(longest: int) -> Iterator[int]:
+    """Lengths of chunks for a listener, in frames, without end: each twice the one before, for who has more to hear can
+    wait longer.
+    """
+    length = 1
+    while True:
+        yield length
+        length = min(2 * length, longest)
+
+
+def unheard() -> Iterator[int]:
+    """Lengths of chunks of speech that nobody hears before it is whole."""
+    return chain([1], repeat(_UNHEARD_FRAMES))
 
 
 def warn_of_cap(speech: Speech) -> None:

@@ -52,7 +52,6 @@ def warm_up_codec(codec: Mimi, backend: Backend) -> None:
 def _speak_together(model: CSM, codec: Mimi, backend: Backend) -> None:
     """Two who come at the same moment, and one who comes later."""
     batch, state = FrameBatch(model, 6, backend=backend), codec.init_decoder_state(3)
-    state.transformer.extent = state.transformer.capacity
     for num_rows in (_PROMPTS[0], _PROMPTS[0], _PROMPTS[1]):
         batch.join(_request(model, num_rows))
         if len(batch.speaking) > 1:

@@ -113,13 +113,11 @@ class CSM(nn.Module):
         """
         return self.depth(self.projection(inputs), state)[:, -1]  # type: ignore[no-any-return]
 
-    def depth_head(self, output: Tensor, codebook: int, *, gathered: bool = False) -> Tensor:
+    def depth_head(self, output: Tensor, codebook: int, *, apart: bool = False) -> Tensor:
         """Logits `[B, V]` of `codebook` (1 to K-1) from the depth decoder's output `[B, depth dim]`.
 
-        `gathered` copies the head out of the others: torch's compiled products take a constant that begins elsewhere
-        than its memory for the one at the beginning (2.13).
+        `apart` copies the head out of the others: torch's compiled products take a constant that begins elsewhere than
+        its memory for the one at the beginning (2.13). Where weights are built in, it is copied once, on compiling.
         """
-        head = self.audio_head[codebook - 1]
-        if gathered:
-            head = self.audio_head.index_select(0, torch.tensor([codebook - 1], device=head.device))[0]
-        return F.linear(output, head.T)
+        head = self.audio_head[codebook - 1].T
+        return F.linear(output, head.contiguous() if apart else head)

@@ -4,7 +4,9 @@ Source: Kyutai, `moshi/modules/conv.py`. A convolution looks back `(kernel - 1) 
 transposed convolution owes the next call `kernel - stride` samples. Streaming calls take a multiple of the stride.
 
 On a CPU a short input is one matrix product: torch's convolutions arrange their weights anew for every call, which for
-the two steps of a streamed frame takes up to twenty times as long (dev/LOG.md).
+the two steps of a streamed frame takes up to twenty times as long (dev/LOG.md). Compiled, every input is one, over
+weights whose channels come last: a step's channels then lie side by side all the way through, as products leave them,
+and the compiler arranges the weights once.
 """
 
 from __future__ import annotations
@@ -85,7 +87,12 @@ class CausalConv1d(nn.Module):
     def _convolve(self, x: Tensor) -> Tensor:
         conv, (stride, dilation) = self.conv, (self.conv.stride[0], self.conv.dilation[0])
         steps = (x.shape[-1] - self.look_back) // stride
-        if x.device.type != "cpu" or steps > _SHORT or dilation > 1:
+        if x.device.type != "cpu" or dilation > 1:
+            return conv(x)  # type: ignore[no-any-return]
+        if torch.compiler.is_compiling():
+            rows = _steps_first(x).unfold(1, conv.kernel_size[0], stride).transpose(2, 3).flatten(2)
+            return F.linear(rows, conv.weight.transpose(1, 2).flatten(1), conv.bias).transpose(1, 2)
+        if steps > _SHORT:
             return conv(x)  # type: ignore[no-any-return]
         windows = x.unfold(-1, conv.kernel_size[0], stride).transpose(1, 2).flatten(2)  # [B, T / stride, C * kernel]
         return F.linear(windows, conv.weight.flatten(1), conv.bias).transpose(1, 2)
@@ -113,6 +120,9 @@ class CausalConvTranspose1d(nn.Module):
 
     def forward(self, x: Tensor, state: ConvTransposeState | None = None) -> Tensor:
         """`[B, C, T] -> [B, C', T * stride]`. The state is updated in place."""
+        is_plain = self.conv.groups == 1 and self.overlap <= self.conv.stride[0]
+        if state is not None and is_plain and x.device.type == "cpu" and torch.compiler.is_compiling():
+            return self._compiled_step(x, state)
         y = self._convolve(x)  # [B, C', T * stride + overlap]
         if state is None or not self.overlap:
             return y[..., : y.shape[-1] - self.overlap]
@@ -128,8 +138,7 @@ class CausalConvTranspose1d(nn.Module):
         if x.device.type != "cpu" or steps > _SHORT_TRANSPOSED or self.overlap > stride:
             return conv(x)  # type: ignore[no-any-return]
         if conv.groups == 1:
-            steps_first = x.transpose(1, 2).contiguous()  # a compiled product takes no other order
-            parts = (steps_first @ conv.weight.flatten(1)).unflatten(-1, (conv.out_channels, -1)).transpose(1, 2)
+            parts = (x.transpose(1, 2) @ conv.weight.flatten(1)).unflatten(-1, (conv.out_channels, -1)).transpose(1, 2)
         else:
             parts = x[..., None] * conv.weight[:, 0, None]  # [B, C', T, kernel]
         y = F.pad(parts[..., :stride].flatten(2), (0, self.overlap))
@@ -138,3 +147,22 @@ class CausalConvTranspose1d(nn.Module):
             later = F.pad(parts[..., stride:], (0, stride - self.overlap)).flatten(2)
             y[..., stride:] += later[..., : y.shape[-1] - stride]
         return y if conv.bias is None else y + conv.bias[:, None]
+
+    def _compiled_step(self, x: Tensor, state: ConvTransposeState) -> Tensor:
+        """`forward` with a state, as one product whose rows are the steps."""
+        conv, stride = self.conv, self.conv.stride[0]
+        parts = _steps_first(x) @ conv.weight.transpose(1, 2).flatten(1)
+        parts = parts.unflatten(-1, (-1, conv.out_channels))  # [B, T, kernel, C']
+        own, later = parts[:, :, :stride], parts[:, :, stride:]
+        earlier = torch.cat((state.owed.transpose(1, 2)[:, None], later[:, :-1]), dim=1)  # [B, T, overlap, C']
+        state.owed.copy_(later[:, -1].transpose(1, 2))
+        y = torch.cat((own[:, :, : self.overlap] + earlier, own[:, :, self.overlap :]), dim=2).flatten(1, 2)
+        return (y if conv.bias is None else y + conv.bias).transpose(1, 2)
+
+
+def _steps_first(x: Tensor) -> Tensor:
+    """`[B, C, T] -> [B, T, C]`, contiguous even in a graph.
+
+    The compiler leaves out what changes nothing, and then may turn the input round for reasons of its own.
+    """
+    return x.contiguous().transpose(1, 2).contiguous()

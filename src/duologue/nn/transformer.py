@@ -17,6 +17,9 @@ from duologue.nn.attention import Attention, KVCache, causal_mask, slot_position
 from duologue.nn.rope import rope_angles, rope_frequencies
 from duologue.nn.state import State, unwritten_zeros
 
+# Steps that a cache with a window takes in one pass: what is read of it costs as much as what it has room for.
+_STEPS_AT_ONCE = 64
+
 
 @dataclass
 class TransformerState(State):
@@ -194,15 +197,17 @@ class Transformer(nn.Module):
     ) -> TransformerState:
         """A state for `batch` rows before their first position.
 
-        `capacity` is in positions: by default `max_positions`, or twice the window where there is one. Device and
-        dtype are those of the weights unless given.
+        `capacity` is in positions: by default `max_positions`, or where there is a window, that and as many as are read
+        in one go. Device and dtype are those of the weights unless given.
         """
         config = self.config
         self.frequencies(self.device)  # now, so that no step has to make them
         device = device if device is not None else self.device
         dtype = dtype if dtype is not None else self.dtype
         if capacity is None:
-            capacity = config.max_positions if config.window is None else 2 * config.window
+            capacity = (
+                config.max_positions if config.window is None else config.window + min(config.window, _STEPS_AT_ONCE)
+            )
         shape = (batch, config.num_kv_heads, capacity, config.head_size)
         layers = [
             KVCache(unwritten_zeros(shape, device, dtype), unwritten_zeros(shape, device, dtype))
