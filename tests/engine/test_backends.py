@@ -13,7 +13,7 @@ import duologue
 from duologue.codec.mimi import Mimi
 from duologue.config import MIMI_PRESETS, HarmonicConfig
 from duologue.engine import backends, warming
-from duologue.engine.backends import EAGER, codes_together, find_backend, weights_built_in
+from duologue.engine.backends import EAGER, find_backend, weights_built_in
 from duologue.engine.batch import FrameBatch, FrameRequest
 from duologue.engine.generator import Generator
 from duologue.engine.quantization import Int8CSM
@@ -129,7 +129,7 @@ def test_only_few_weights_in_float32_are_built_in(monkeypatch):
     with weights_built_in(layer):
         assert torch._inductor.config.freezing
     assert not torch._inductor.config.freezing
-    with weights_built_in(layer, torch.nn.Linear(2, 2).double()):
+    with weights_built_in(layer, torch.nn.Linear(2, 2).bfloat16()):
         assert not torch._inductor.config.freezing
     monkeypatch.setattr(backends, "_MAX_BUILT_IN_BYTES", 4 * (8 * 8 + 8) - 1)
     with weights_built_in(layer):
@@ -138,15 +138,15 @@ def test_only_few_weights_in_float32_are_built_in(monkeypatch):
 
 def test_codes_are_drawn_together_where_that_is_a_small_graph():
     config = tiny_csm().config
-    assert codes_together(tiny_csm()) == config.num_codebooks - 1
+    assert EAGER.codes_together(tiny_csm()) == config.num_codebooks - 1
     deep = replace(config, depth=replace(config.depth, num_layers=100))
-    assert codes_together(SimpleNamespace(config=deep, num_codebooks=deep.num_codebooks)) == 1
+    assert EAGER.codes_together(SimpleNamespace(config=deep, num_codebooks=deep.num_codebooks)) == 1
 
 
 def test_backends_have_names():
     assert find_backend("eager") is EAGER
     assert find_backend("compiled") is find_backend("compiled")
-    with pytest.raises(OptionError, match="backend 'onnx'; expected 'eager' or 'compiled'"):
+    with pytest.raises(OptionError, match="backend 'onnx'; expected 'eager', 'compiled' or 'cuda-graphs'"):
         find_backend("onnx")
 
 

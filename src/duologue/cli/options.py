@@ -67,7 +67,8 @@ Backend = Annotated[
     str,
     typer.Option(
         metavar="BACKEND",
-        help="eager, or compiled: up to 2.5 times as fast, after minutes of compiling; needs a C++ compiler.",
+        help="eager; compiled: up to 2.5 times as fast, after minutes of compiling, needs a C++ compiler; cuda-graphs: "
+        "for a GPU.",
         rich_help_panel=_MODEL_PANEL,
     ),
 ]

@@ -26,12 +26,13 @@ from duologue.frames import END_CODE
 from duologue.model.csm import CSM
 from duologue.nn.transformer import TransformerState
 
-BACKENDS = ("eager", "compiled")
+BACKENDS = ("eager", "compiled", "cuda-graphs")
 
 # A graph of more layers takes minutes to compile.
 _MAX_LAYERS = 64
 # What is built into a graph is there twice.
 _MAX_BUILT_IN_BYTES = 256 << 20
+_BUILT_IN_DTYPES = (torch.float32, torch.float64)
 
 
 def read_frames(model: CSM, tokens: Tensor, mask: Tensor, state: TransformerState, num_valid: Tensor | None) -> Tensor:
@@ -99,6 +100,13 @@ class Backend:
         [CSM, BatchSampling, Tensor, TransformerState, Tensor, int, int, Tensor], tuple[Tensor, Tensor]
     ]
     decode_latent: Callable[[Mimi, Tensor, MimiDecoderState], Tensor]
+    max_layers: int | None = _MAX_LAYERS
+
+    def codes_together(self, model: CSM) -> int:
+        """How many codes `next_codes` should draw in one call: all of a frame's, or one where that is too large."""
+        count = model.num_codebooks - 1
+        num_layers = count * model.config.depth.num_layers
+        return count if self.max_layers is None or num_layers <= self.max_layers else 1
 
     @torch.inference_mode()
     def decode_frames(self, codec: Mimi, codes: Tensor, state: MimiDecoderState) -> Tensor:
@@ -131,23 +139,17 @@ def _compiled() -> Backend:
     )
 
 
-def codes_together(model: CSM) -> int:
-    """How many codes `next_codes` should draw in one call: all of a frame's where its graph stays small, else one."""
-    count = model.num_codebooks - 1
-    return count if count * model.config.depth.num_layers <= _MAX_LAYERS else 1
-
-
 @contextmanager
 def weights_built_in(*modules: nn.Module) -> Iterator[None]:
-    """What is compiled in here has the weights of `modules` as constants, where they are few, float32, and on a CPU.
+    """What is compiled in here has the weights of `modules` as constants, where they are few, and on a CPU.
 
-    torch then lays them out for its own product of a few rows, which takes a half to a fifth of MKL's time
-    (dev/LOG.md). The weights may not be changed afterwards. What is compiled outside reads them where they are, to
+    torch then arranges them once, in float32 for its own product of a few rows, which takes a half to a fifth of MKL's
+    time (dev/LOG.md). The weights may not be changed afterwards. What is compiled outside reads them where they are, to
     the same result.
     """
     weights = [weight for module in modules for weight in module.parameters()]
     are_fit = all(
-        weight.device.type == "cpu" and weight.dtype == torch.float32 and not weight.storage_offset()
+        weight.device.type == "cpu" and weight.dtype in _BUILT_IN_DTYPES and not weight.storage_offset()
         for weight in weights
     )  # of a constant that begins elsewhere than its memory, the compiled product would take the beginning
     if not are_fit or sum(weight.nbytes for weight in weights) > _MAX_BUILT_IN_BYTES:
@@ -192,8 +194,21 @@ def _own_products_first() -> Iterator[None]:
         filters.remove(prefer)
 
 
-def find_backend(name: str) -> Backend:
-    """The backend of that name; raises `OptionError` for one that there is not."""
+def find_backend(name: str, device: torch.device | None = None) -> Backend:
+    """The backend of that name; raises `OptionError` for one that there is not, or not on that device."""
     if name not in BACKENDS:
-        raise OptionError(f"backend {name!r}; expected {' or '.join(map(repr, BACKENDS))}")
-    return EAGER if name == "eager" else _compiled()
+        raise OptionError(f"backend {name!r}; expected {', '.join(map(repr, BACKENDS[:-1]))} or {BACKENDS[-1]!r}")
+    if name == "eager":
+        return EAGER
+    if name == "compiled":
+        return _compiled()
+    if device is not None and device.type != "cuda":
+        raise OptionError(f"backend {name!r} is for CUDA; on {device.type} 'compiled' is fastest")
+    return _graphs()
+
+
+@cache
+def _graphs() -> Backend:
+    from duologue.engine.graphs import graphs_backend
+
+    return graphs_backend()

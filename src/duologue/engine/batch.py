@@ -73,6 +73,7 @@ class FrameBatch:
         with torch.inference_mode():
             device = model.device
             self._state = model.init_state(num_rows, capacity)
+            self._depth = model.init_depth_state(num_rows)
             self._hidden = torch.zeros(num_rows, model.config.backbone.dim, device=device, dtype=model.dtype)
             self._tokens = torch.zeros(num_rows, 1, model.num_codebooks + 1, dtype=torch.int64, device=device)
             self._mask = torch.ones_like(self._tokens, dtype=torch.bool)
@@ -191,7 +192,7 @@ class FrameBatch:
                 default_guidance=model.config.guidance,
                 end_bias=[speaking.request.end_bias for speaking in self._speaking],
             )
-            self._frame_step = FrameStep(model, sampling, self._backend)
+            self._frame_step = FrameStep(model, sampling, self._backend, self._depth)
 
     @torch.inference_mode()
     def _draw(self) -> Tensor:

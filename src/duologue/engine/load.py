@@ -42,6 +42,7 @@ def load(
     trained nor saved. `backend="compiled"` has `torch.compile` make one loop of what lies between two matrix products,
     and builds the weights of a small float32 model into it: up to 2.5 times as fast on a CPU, the same speech but for
     rounding, after some minutes of compiling (one where that was done before); it needs a C++ compiler.
+    `backend="cuda-graphs"` launches a frame's kernels on a GPU all at once; the first utterance records them.
 
     `revision`, `token`, `cache_dir` and `offline` are for the hub. `voices_dir` is a folder of the user's own voices.
 
@@ -51,7 +52,7 @@ def load(
 
     place = find_device(device)
     kept = find_dtype(dtype, place)
-    chosen = find_backend(backend)
+    chosen = find_backend(backend, place)
     if quantize is not None:
         check_quantization(quantize, place, kept)
     checkpoint = load_checkpoint(

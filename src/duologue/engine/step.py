@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from duologue.engine.backends import EAGER, Backend, codes_together
+from duologue.engine.backends import EAGER, Backend
 from duologue.engine.prefix import Prefix, longest
 from duologue.engine.sampling import BatchSampling
 from duologue.frames import Rows, common_rows
@@ -30,15 +30,23 @@ class FrameStep:
     says which request each row belongs to.
     """
 
-    def __init__(self, model: CSM, sampling: BatchSampling, backend: Backend = EAGER) -> None:
+    def __init__(
+        self,
+        model: CSM,
+        sampling: BatchSampling,
+        backend: Backend = EAGER,
+        depth: TransformerState | None = None,
+    ) -> None:
+        """`depth` is the depth decoder's state for `B + G` rows or more, to be written over."""
         self.model = model
         self.sampling = sampling
         self.follows = torch.cat(
             (torch.arange(len(sampling.temperature), device=sampling.guided.device), sampling.guided)
         )
         self._backend = backend
-        self._run = codes_together(model)
-        self._depth = model.init_depth_state(len(self.follows))
+        self._run = backend.codes_together(model)
+        num_rows = len(self.follows)
+        self._depth = model.init_depth_state(num_rows) if depth is None else depth.rows(0, num_rows)
 
     def __call__(self, hidden: Tensor, noise: Tensor) -> Tensor:
         """`hidden [B + G, D]` of the newest rows, Gumbel `noise [B, K, V]` `->` the next frame `[B, K]` int64."""

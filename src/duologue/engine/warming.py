@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from duologue.codec.mimi import Mimi, MimiDecoderState
-from duologue.engine.backends import EAGER, Backend, weights_built_in
+from duologue.engine.backends import Backend, weights_built_in
 from duologue.engine.batch import FrameBatch, FrameRequest
 from duologue.engine.sampling import SamplingOptions
 from duologue.errors import OptionError
@@ -26,12 +26,14 @@ def warm_up(model: CSM, codec: Mimi, backend: Backend, num_streams: int = 1) -> 
 
     Raises `OptionError` where it cannot compile here.
     """
-    if backend is EAGER:
+    if backend.name != "compiled":
         return
     try:
+        batch = FrameBatch(model, 2, backend=backend)
         for num_rows in _PROMPTS:
-            batch, _ = FrameBatch.alone(model, _request(model, num_rows), backend)
+            speaking = batch.join(_request(model, num_rows))
             _speak(model, codec, backend, batch, codec.init_decoder_state(1))
+            batch.leave(speaking)
         if num_streams > 1:
             _speak_together(model, codec, backend)
     except torch._dynamo.exc.TorchDynamoException as error:

@@ -17,7 +17,7 @@ from duologue.config import TransformerConfig
 from duologue.nn.rope import apply_rope
 from duologue.nn.state import State
 
-# Up to which torch's attention takes longer to be called than to be computed.
+# Room of a cache up to which torch's attention takes longer to be called than to be computed.
 _FEW_KEYS = 16
 
 
@@ -85,7 +85,8 @@ class Attention(nn.Module):
                 cache.keys[:, :, slots : slots + x.shape[1]].copy_(keys)
                 cache.values[:, :, slots : slots + x.shape[1]].copy_(values)
             keys, values = cache.keys[:, :, :extent].to(x.dtype), cache.values[:, :, :extent].to(x.dtype)
-        if torch.compiler.is_compiling() and mask is None and x.shape[1] == 1 and keys.shape[2] <= _FEW_KEYS:
+        is_small = cache is not None and cache.keys.shape[2] <= _FEW_KEYS
+        if is_small and mask is None and x.shape[1] == 1 and torch.compiler.is_compiling():
             mixed = _attend_to_few(queries, keys, values.to(queries.dtype))
             return self.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
         is_causal = False
