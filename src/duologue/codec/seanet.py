@@ -71,7 +71,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, state: ResidualState | None = None) -> Tensor:
         hidden = self.conv1(F.elu(x), state and state.conv1)
-        return x + self.conv2(F.elu(hidden), state and state.conv2)  # type: ignore[no-any-return]
+        change = self.conv2(F.elu(hidden, inplace=True), state and state.conv2)
+        return change.add_(x)  # type: ignore[no-any-return]
 
 
 class EncoderStage(nn.Module):
@@ -87,7 +88,7 @@ class EncoderStage(nn.Module):
 
     def forward(self, x: Tensor, state: EncoderStageState | None = None) -> Tensor:
         x = self.residual(x, state and state.residual)
-        return self.downsample(F.elu(x), state and state.downsample)  # type: ignore[no-any-return]
+        return self.downsample(F.elu(x, inplace=True), state and state.downsample)  # type: ignore[no-any-return]
 
 
 class DecoderStage(nn.Module):
@@ -102,7 +103,7 @@ class DecoderStage(nn.Module):
         return DecoderStageState(self.upsample.init_state(batch), self.residual.init_state(batch))
 
     def forward(self, x: Tensor, state: DecoderStageState | None = None) -> Tensor:
-        x = self.upsample(F.elu(x), state and state.upsample)
+        x = self.upsample(F.elu(x, inplace=True), state and state.upsample)
         return self.residual(x, state and state.residual)  # type: ignore[no-any-return]
 
 
@@ -128,7 +129,7 @@ class SEANetEncoder(nn.Module):
         x = self.input_conv(x, state and state.input_conv)
         for index, stage in enumerate(self.stages):
             x = stage(x, state and state.stages[index])
-        return self.output_conv(F.elu(x), state and state.output_conv)  # type: ignore[no-any-return]
+        return self.output_conv(F.elu(x, inplace=True), state and state.output_conv)  # type: ignore[no-any-return]
 
 
 class SEANetDecoder(nn.Module):
@@ -153,4 +154,4 @@ class SEANetDecoder(nn.Module):
         x = self.input_conv(x, state and state.input_conv)
         for index, stage in enumerate(self.stages):
             x = stage(x, state and state.stages[index])
-        return self.output_conv(F.elu(x), state and state.output_conv)  # type: ignore[no-any-return]
+        return self.output_conv(F.elu(x, inplace=True), state and state.output_conv)  # type: ignore[no-any-return]
