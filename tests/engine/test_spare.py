@@ -55,7 +55,7 @@ def test_the_next_turn_of_a_conversation_copies_only_its_last(model, copied):
     assert again is batch
     # The first row goes on where it is. The one without text has the 20 frames before the first turn, not its text
     # and what it heard next to it.
-    assert copied == [0, len(prefix.rows) - 20]
+    assert copied == [0, len(prefix.rows) - 20 - 1]
     # One that is given up half-way leaves the past where it is, for the turn that is tried instead.
     again.step()
     again.leave(speaking)

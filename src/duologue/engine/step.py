@@ -21,6 +21,8 @@ from duologue.nn.transformer import TransformerState
 
 # Prompts enter the backbone in pieces of this many rows: the embeddings of all slots of a piece are held at once.
 _PREFILL_ROWS = 256
+# What prompts share is read by itself where it is more: a pass takes as long as so many rows more in the next one.
+_FEW_ROWS = 16
 
 
 class FrameStep:
@@ -94,20 +96,19 @@ def prefill_together(
 ) -> tuple[Tensor, Held | None]:
     """Prompts of one length into the rows of an empty `state`, in place; returns their last hiddens, `[B, D]`.
 
-    What all of them begin with is read once, the rest of all in the same passes. What is known and still `held` is not
-    copied again; what is held from now on is returned as well.
+    What all of them begin with is read once, if it is more than a few rows, the rest of all in the same passes. What is
+    known and still `held` is not copied again; what is held from now on is returned as well.
     """
     first, is_alone = prompts[0], len(prompts) == 1
     shared = num_shared(prompts)
     best, count = longest(first if is_alone else first[: shared + 1], known)
+    if is_alone or shared - count <= _FEW_ROWS:
+        shared = count
     kept = min(count, held.length) if held is not None and best is held.prefix else 0
     one = state.rows(0, 1)
     if best is not None:
         one.take(best.state, count, start=kept)
-    if is_alone:
-        shared = count
-    else:
-        read_rows(model, [first], one, count, shared)
+    read_rows(model, [first], one, count, shared)
     for row in range(1, len(prompts)):
         state.rows(row, row + 1).take(one, shared, start=0 if held is None else min(kept, held.shared))
     state.extent, state.is_even = shared, True

@@ -28,6 +28,7 @@ SPECIAL_TOKENS: Final = (PAD, BOS, EOS, UNKNOWN)
 
 _SPEAKER_TAG_SYMBOLS: Final = " 0123456789[]"
 _ESPEAK: Final = "espeak:"
+_MOST_PREPARED: Final = 1024  # texts
 
 
 class TextTokenizer:
@@ -47,6 +48,7 @@ class TextTokenizer:
         tokenizer.no_padding()
         # What a user writes is text: "<|end_of_text|>" becomes the ids of its letters, never the special token.
         tokenizer.encode_special_tokens = True
+        self._prepared: dict[tuple[str, bool | None], str] = {}
         self.bos_id = self._special_id(config.bos)
         self.eos_id = self._special_id(config.eos)
 
@@ -73,7 +75,20 @@ class TextTokenizer:
         return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
 
     def prepare(self, text: str, *, normalize_text: bool | None = None) -> str:
-        """What is spoken for `text`: normalised (`None`: as the config says), then in the checkpoint's alphabet."""
+        """What is spoken for `text`: normalised (`None`: as the config says), then in the checkpoint's alphabet.
+
+        Kept for next time: a conversation's turns are asked for again at each turn, a millisecond each.
+        """
+        key = text, normalize_text
+        prepared = self._prepared.get(key)
+        if prepared is None:
+            prepared = self._prepare(text, normalize_text)
+            if len(self._prepared) >= _MOST_PREPARED:
+                self._prepared = {}
+            self._prepared[key] = prepared
+        return prepared
+
+    def _prepare(self, text: str, normalize_text: bool | None) -> str:
         text = text.encode("utf-8", "ignore").decode()  # lone surrogates
         if self.config.normalize if normalize_text is None else normalize_text:
             text = normalize(text)
