@@ -67,7 +67,7 @@ Backend = Annotated[
     str,
     typer.Option(
         metavar="BACKEND",
-        help="eager; compiled: up to 2.5 times as fast, after minutes of compiling, needs a C++ compiler; cuda-graphs: "
+        help="eager; compiled: about three times as fast, after minutes of compiling, needs a C++ compiler; cuda-graphs: "
         "for a GPU.",
         rich_help_panel=_MODEL_PANEL,
     ),
