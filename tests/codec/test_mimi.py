@@ -189,6 +189,8 @@ def test_changed_codebooks_are_used_at_once():
     for codebook in codec.quantizer.acoustic:
         codebook.embedding_sum.mul_(2.0)
     assert not torch.allclose(codec.decode(codes), before)
+    places = {codebook.vectors.untyped_storage().data_ptr() for codebook in codec.quantizer.acoustic}
+    assert len(places) == 1, "vectors lie in memory twice"
 
 
 def test_empty_in_empty_out(codec):

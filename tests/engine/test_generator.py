@@ -4,6 +4,7 @@ import gc
 import math
 import warnings
 import weakref
+from itertools import islice
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import duologue
 from duologue.config import MIMI_PRESETS
 from duologue.engine.context import CodedSegment
 from duologue.engine.generator import Generator
+from duologue.engine.speech import unheard
 from duologue.engine.stopping import NO_POLICY, StopPolicy
 from duologue.errors import (
     AudioError,
@@ -179,6 +181,8 @@ class TestStreams:
         assert torch.equal(grown.result.codes, plain.result.codes)
         assert torch.equal(grown.result.audio, torch.cat(chunks))
         whole = generator.speak("Hello!", **options)
+        assert list(islice(unheard(), 4)) == [1, 16, 16, 16]
+        torch.testing.assert_close(whole.audio, plain.result.audio, atol=1e-5, rtol=0)
         assert torch.equal(whole.codes, plain.result.codes) and whole.stop_reason == "cap"
 
     @pytest.mark.parametrize("cap", [6, 7, 20])

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from duologue.config import TextConfig
 from duologue.errors import CheckpointError, ConfigError, OptionError
 from duologue.text import PHONEME_SYMBOLS, EspeakPhonemizer, TextTokenizer, build_symbol_tokenizer
+from duologue.text import tokenizer as tokenizers_of_text
 from duologue.text.tokenizer import BOS, EOS, SPECIAL_TOKENS, UNKNOWN
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz.,!?;:'\"()-—…"
@@ -76,6 +77,18 @@ def test_normalisation_can_be_switched() -> None:
     assert tokenizer.decode(tokenizer.encode("5 km", 0, normalize_text=False)) == "[0]5 km"
     assert TextTokenizer(llama_like(), RAW).prepare("5", normalize_text=True) == "five"
     assert tokenizer.prepare("a\ud800b", normalize_text=False) == "ab"
+
+
+def test_a_text_is_prepared_once_and_only_so_many_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(tokenizers_of_text, "normalize", lambda text: asked.append(text) or text.upper())
+    monkeypatch.setattr(tokenizers_of_text, "_MOST_PREPARED", 2)
+    tokenizer = TextTokenizer(llama_like(), TextConfig())
+    assert [tokenizer.prepare("one") for _ in range(3)] == ["ONE"] * 3
+    assert tokenizer.prepare("one", normalize_text=False) == "one"
+    assert asked == ["one"]
+    assert [tokenizer.prepare(text) for text in ("two", "three", "three", "one")] == ["TWO", "THREE", "THREE", "ONE"]
+    assert asked.count("one") == 2 and asked.count("three") == 1
 
 
 @pytest.mark.parametrize("speaker", [-1, True, 1.0, "0", None])
