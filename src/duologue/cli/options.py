@@ -67,8 +67,8 @@ Backend = Annotated[
     str,
     typer.Option(
         metavar="BACKEND",
-        help="eager; compiled: about three times as fast, after minutes of compiling, needs a C++ compiler; cuda-graphs: "
-        "for a GPU.",
+        help="eager; compiled: about three times as fast, after minutes of compiling, needs a C++ compiler; "
+        "cuda-graphs: for a GPU.",
         rich_help_panel=_MODEL_PANEL,
     ),
 ]
