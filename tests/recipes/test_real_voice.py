@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import replace
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from duologue.audio import write_audio
 from duologue.checkpoints import save_checkpoint
 from duologue.config import CSM_PRESETS
+from duologue.data.hearing import Heard as Hearing
 from duologue.engine.load import load, load_codec
 from duologue.eval.instruments import Instruments
 from duologue.eval.systems import ModelOptions
@@ -66,7 +68,7 @@ def test_every_amount_and_method_is_tuned_and_measured_once(
     monkeypatch.setattr(hearing, "ModelOptions", partial(ModelOptions, cap_s=0.8))  # a random model does not stop
     command = ["real_voice", "--source", recordings, "--heldout", recordings, "--voice", "eve", "--model", tiny]
     command += ["--speech-minutes", 0.1, 1000, "--train-minutes", 0.003, "--lines", 2, "--others", 1]
-    command += ["--work", tmp_path / "work"]
+    command += ["--work", tmp_path / "work", "--threads", 1, "--no-rehearsal"]
     monkeypatch.setattr(sys, "argv", [str(part) for part in command])
     assert recipe.main() == 0
     lines = capsys.readouterr().out.splitlines()
@@ -88,9 +90,30 @@ def test_bad_input_ends_with_one_line(
     tiny: Path, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["real_voice", "--source", recordings, "--heldout", recordings, "--model", tiny, "--lines", 99]
-    monkeypatch.setattr(sys, "argv", [*map(str, command), "--work", str(tmp_path / "work")])
+    monkeypatch.setattr(sys, "argv", [*map(str, command), "--work", str(tmp_path / "work"), "--threads", "1"])
     assert recipe.main() == 2
     assert "--lines 99, but the held-out recordings have 6" in capsys.readouterr().err
+
+
+def test_the_models_own_speech_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe, "Transcriber", lambda *arguments, **options: lambda pcm: Hearing("Hello there.", 0.0))
+    messages: list[str] = []
+    own = recipe.own_speech("Hello there.\nGood morning.\n", tmp_path / "own", "parlor", messages.append)
+    assert [turn.text for turns in own.conversations for turn in turns] == ["Hello there."]
+    assert own.conversations[0][0].codes.shape[0] == load("parlor").model.num_codebooks
+    made = (tmp_path / "own" / "shard-00000.json").stat().st_mtime_ns
+    recipe.own_speech("Hello there.\nGood morning.\n", tmp_path / "own", "parlor", messages.append)
+    assert messages == ["spoken: 2 of 2 lines, 1 kept"] * 2
+    assert (tmp_path / "own" / "shard-00000.json").stat().st_mtime_ns == made
+
+
+def test_the_recipes_lines_are_no_test_lines() -> None:
+    lines = {line.lower() for line in recipe.LINES.read_text(encoding="utf-8").splitlines()}
+    assert len(lines) == 480
+    lists = sorted((files("duologue") / "eval" / "lists").iterdir(), key=str)
+    tested = [path.read_text(encoding="utf-8").lower() for path in lists if path.name.endswith(".json")]
+    assert tested
+    assert not [line for line in lines if any(line in text for text in tested)]
 
 
 def test_the_table_has_a_row_a_model_and_says_none_where_nothing_is_known() -> None:

@@ -24,6 +24,7 @@ from duologue.cli import (
     evaluate,
     options,
     prepare,
+    rehearse,
     speak,
     terminal,
     train,
@@ -34,7 +35,19 @@ from duologue.errors import DuologueError
 # Set to 1 to see the traceback of a failure that is not the user's.
 TRACEBACK_VARIABLE: Final = "DUOLOGUE_TRACEBACK"
 
-_COMMANDS: Final = ("speak", "converse", "voices", "codec", "convert", "prepare", "train", "eval", "bench", "doctor")
+_COMMANDS: Final = (
+    "speak",
+    "converse",
+    "voices",
+    "codec",
+    "convert",
+    "prepare",
+    "rehearse",
+    "train",
+    "eval",
+    "bench",
+    "doctor",
+)
 
 _HELP: Final = """
 Conversational speech: turns text, or a whole written conversation, into audio.
@@ -144,7 +157,7 @@ def create_app() -> typer.Typer:
         if context.invoked_subcommand is None:
             typer.echo(context.get_help())
 
-    for group in (speak, converse, voices, codec, convert, prepare, train, evaluate, bench, doctor):
+    for group in (speak, converse, voices, codec, convert, prepare, rehearse, train, evaluate, bench, doctor):
         group.register(app)
     return app
 

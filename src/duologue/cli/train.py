@@ -78,6 +78,19 @@ class Learning:
     dropout: Annotated[
         float, typer.Option(min=0.0, max=0.9, help="In both transformers.", rich_help_panel=_LEARNING)
     ] = 0.0
+    rehearse: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="What the model can do and should not forget, as duologue rehearse wrote it, or prepare.",
+            show_default=False,
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None
+    rehearse_share: Annotated[
+        float,
+        typer.Option(min=0.01, max=0.99, help="How much of what is learned is that.", rich_help_panel=_LEARNING),
+    ] = 0.3
     voices: Annotated[
         int, typer.Option(min=0, help="So many of DATA's voices come with the result.", rich_help_panel=_LEARNING)
     ] = _MAX_SHIPPED_VOICES
@@ -126,6 +139,9 @@ def train(
     samples in FOLDER/samples. The result, FOLDER/model, is a checkpoint like
     any other: speak with it, convert it, train it further.
 
+    A few minutes of speech in one voice cost the others, and words; with
+    --rehearse less is lost.
+
     A run that was interrupted, or killed, goes on where its last checkpoint
     was when the same command is given again. Under torchrun every process
     takes batches of its own.
@@ -134,11 +150,12 @@ def train(
 
       duologue train data/ -o tuned/
       duologue train data/ -o tuned/ --lora 16 --minutes 30
+      duologue train data/ -o tuned/ --rehearse own/
       duologue speak "Hello there." --model tuned/model -o hello.wav
       torchrun --nproc-per-node 8 -m duologue train data/ -o tuned/ --shard
     """
     from duologue.checkpoints import load_checkpoint
-    from duologue.cli.tuning import Batching, read_conversations, tune
+    from duologue.cli.tuning import Batching, Rehearsal, read_conversations, tune
     from duologue.engine.load import find_device, find_source
     from duologue.train.board import Board
     from duologue.train.distributed import joined
@@ -157,6 +174,11 @@ def train(
             _config(base.model.config, length, learning, memory),
             out,
             batching=Batching(memory.rows, memory.max_rows),
+            rehearsal=(
+                None
+                if learning.rehearse is None
+                else Rehearsal(read_conversations([learning.rehearse], base), learning.rehearse_share)
+            ),
             num_voices=learning.voices,
             device=device,
             world=world,

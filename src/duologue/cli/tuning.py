@@ -9,7 +9,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -48,6 +48,14 @@ class Batching:
     longest: int = 448
 
 
+@dataclass(frozen=True)
+class Rehearsal:
+    """Conversations of the model before, in its own voices, and their share of all rows that are learned."""
+
+    conversations: Conversations
+    share: float
+
+
 def read_conversations(folders: Sequence[Path], base: Checkpoint) -> list[list[CodedTurn]]:
     """All conversations of prepared folders, with as many codebooks as the model speaks.
 
@@ -65,6 +73,7 @@ def tune(
     out: Path,
     *,
     batching: Batching | None = None,
+    rehearsal: Rehearsal | None = None,
     num_voices: int = 4,
     device: torch.device | str = "cpu",
     world: World | None = None,
@@ -81,7 +90,7 @@ def tune(
     held_out = list(conversations[::_HELD_OUT_EVERY])
     learned = [turns for index, turns in enumerate(conversations) if index % _HELD_OUT_EVERY] or held_out
     seed = config.loop.seed
-    draw = _sampler(learned, base, batching, seed=seed + 1 + 1000 * world.rank)
+    draw = _sampler(learned, base, batching, seed=seed + 1 + 1000 * world.rank, rehearsal=rehearsal)
     judge = _Judge(base, held_out, _sampler(held_out, base, batching, seed=seed), out, world, board, device)
     model = train_csm(
         config,
@@ -100,8 +109,20 @@ def tune(
     return model
 
 
-def _sampler(conversations: Conversations, base: Checkpoint, batching: Batching, *, seed: int) -> SequenceSampler:
-
+def _sampler(
+    conversations: Conversations,
+    base: Checkpoint,
+    batching: Batching,
+    *,
+    seed: int,
+    rehearsal: Rehearsal | None = None,
+) -> SequenceSampler:
+    weights = None
+    if rehearsal is not None:
+        own = _renamed(rehearsal.conversations)
+        share = rehearsal.share / (1 - rehearsal.share) * _num_frames(conversations) / _num_frames(own)
+        weights = {turn.voice: share for turns in own for turn in turns}
+        conversations = [*conversations, *own]
     longest = min(batching.longest, base.model.config.backbone.max_positions, batching.rows)
     lengths = [longest]
     while lengths[-1] / _LENGTH_STEP >= _SHORTEST_ROWS:
@@ -113,7 +134,18 @@ def _sampler(conversations: Conversations, base: Checkpoint, batching: Batching,
             prepared[text] = base.tokenizer.prepare(text)
         return base.tokenizer.encode_prepared(prepared[text], speaker)
 
-    return SequenceSampler(conversations, encode, batch_rows=batching.rows, lengths=lengths[::-1], seed=seed)
+    return SequenceSampler(
+        conversations, encode, batch_rows=batching.rows, lengths=lengths[::-1], seed=seed, weights=weights
+    )
+
+
+def _renamed(conversations: Conversations) -> list[list[CodedTurn]]:
+    """A model's own speech in voices of other names than any recording's: neither leads the other."""
+    return [[replace(turn, voice=f"{turn.voice} of the model") for turn in turns] for turns in conversations]
+
+
+def _num_frames(conversations: Conversations) -> int:
+    return sum(turn.codes.shape[1] for turns in conversations for turn in turns)
 
 
 class _Judge:
