@@ -74,9 +74,9 @@ def counts(model, monkeypatch) -> list[int]:
     seen: list[int] = []
     forward = model.forward
 
-    def counting(tokens, *arguments):
+    def counting(tokens, *arguments, **options):
         seen.append(tokens.shape[1])
-        return forward(tokens, *arguments)
+        return forward(tokens, *arguments, **options)
 
     monkeypatch.setattr(model, "forward", counting)
     return seen

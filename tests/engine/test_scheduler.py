@@ -199,10 +199,10 @@ class TestFailures:
         streams = [scheduler.submit("hello", 0, max_audio_length_ms=800, seed=index) for index in range(3)]
         forward = voiced.model.forward
 
-        def short(tokens, *arguments):
+        def short(tokens, *arguments, **options):
             if tokens.shape[0] > 2:
                 raise torch.OutOfMemoryError("out of memory")
-            return forward(tokens, *arguments)
+            return forward(tokens, *arguments, **options)
 
         monkeypatch.setattr(voiced.model, "forward", short)
         hold.set()
@@ -223,10 +223,10 @@ class TestFailures:
         assert len(next(streams[1]))
         forward = voiced.model.forward
 
-        def short(tokens, *arguments):
+        def short(tokens, *arguments, **options):
             if tokens.shape[0] > 1:
                 raise torch.OutOfMemoryError("out of memory")
-            return forward(tokens, *arguments)
+            return forward(tokens, *arguments, **options)
 
         monkeypatch.setattr(voiced.model, "forward", short)
         with pytest.raises(torch.OutOfMemoryError):
@@ -256,10 +256,10 @@ class TestFailures:
     def test_one_whose_prompt_fails_fails_alone(self, voiced, scheduler, monkeypatch):
         forward, bad = voiced.model.forward, len(voiced.tokenizer.encode("a longer text", 0))
 
-        def failing(tokens, *arguments):
+        def failing(tokens, *arguments, **options):
             if tokens.shape[1] == bad - 1:  # but for its last row
                 raise RuntimeError("no")
-            return forward(tokens, *arguments)
+            return forward(tokens, *arguments, **options)
 
         monkeypatch.setattr(voiced.model, "forward", failing)
         monkeypatch.setattr("duologue.engine.scheduler._PIECE_S", 1e6)  # in one piece, however slow this machine is

@@ -67,6 +67,24 @@ def test_cached_equals_uncached(chunks, name, seed):
     assert state.lengths.tolist() == [sum(chunks)] * 2
 
 
+@pytest.mark.parametrize("name", ["llama", "one-kv-head"])
+def test_the_newest_output_alone_is_that_of_all_and_leaves_the_same_caches(name):
+    module = build(CONFIGS[name])
+    x = torch.randn(2, 20, module.config.dim)
+    whole, alone = module.init_state(2), module.init_state(2)
+    for piece in x.split([1, 7, 12], dim=1):
+        torch.testing.assert_close(module(piece, alone, newest=True)[:, 0], module(piece, whole)[:, -1])
+    torch.testing.assert_close(module(x, newest=True), module(x)[:, -1:])
+    assert alone.lengths.tolist() == whole.lengths.tolist()
+    for ours, theirs in zip(alone.layers, whole.layers, strict=True):
+        assert torch.equal(ours.keys[:, :, :20], theirs.keys[:, :, :20])
+        assert torch.equal(ours.values[:, :, :20], theirs.values[:, :, :20])
+    # With rows at different positions there is a mask.
+    for state in (whole, alone):
+        state.reset(torch.tensor([True, False]))
+    torch.testing.assert_close(module(x[:, :6], alone, newest=True)[:, 0], module(x[:, :6], whole)[:, -1])
+
+
 def test_attention_equals_a_loop_over_its_definition():
     for config in (LLAMA, MIMI):
         torch.manual_seed(0)

@@ -134,5 +134,5 @@ def read_rows(model: CSM, prompts: Sequence[Rows], state: TransformerState, star
         pieces = [prompt[begin : min(begin + _PREFILL_ROWS, stop)] for prompt in prompts]
         tokens = torch.stack([piece.tokens for piece in pieces]).to(device)
         mask = torch.stack([piece.mask for piece in pieces]).to(device)
-        hidden = model(tokens, mask, state)[:, -1]
+        hidden = model(tokens, mask, state, newest=True)[:, 0]
     return hidden

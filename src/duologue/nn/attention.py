@@ -64,16 +64,22 @@ class Attention(nn.Module):
         cache: KVCache | None = None,
         slots: Tensor | int = 0,
         extent: int | None = None,
+        *,
+        newest: bool = False,
     ) -> Tensor:
-        """`x [B, T, D] -> [B, T, D]`.
+        """`x [B, T, D] -> [B, T, D]`, or `[B, 1, D]` of the `newest` position alone.
 
         `mask` is bool `[B, 1, T, S]`, or None for plain causal attention over as many keys as there are queries, or of
         one query over all keys. With a `cache`, the new keys and values go to `slots [B, T]`, or to those from one slot
         on that is the same in every row, and the first `extent` slots are read.
         """
         projected = self.project(x)
-        queries = apply_rope(self._heads(projected[0], self.num_heads), angles)  # [B, H, T, head_dim]
         keys = apply_rope(self._heads(projected[1], self.num_kv_heads), angles)  # [B, num_kv_heads, T, head_dim]
+        asking = projected[0]
+        if newest:
+            asking, angles = asking[:, -1:], (angles[0][:, :, -1:], angles[1][:, :, -1:])
+            mask = None if mask is None else mask[:, :, -1:]
+        queries = apply_rope(self._heads(asking, self.num_heads), angles)  # [B, H, T, head_dim]
         values = self._heads(projected[2], self.num_kv_heads)
         if cache is not None:
             if isinstance(slots, Tensor):
@@ -86,11 +92,11 @@ class Attention(nn.Module):
                 cache.values[:, :, slots : slots + x.shape[1]].copy_(values)
             keys, values = cache.keys[:, :, :extent].to(x.dtype), cache.values[:, :, :extent].to(x.dtype)
         is_small = cache is not None and cache.keys.shape[2] <= _FEW_KEYS
-        if is_small and mask is None and x.shape[1] == 1 and torch.compiler.is_compiling():
+        if is_small and mask is None and asking.shape[1] == 1 and torch.compiler.is_compiling():
             mixed = _attend_to_few(queries, keys, values.to(queries.dtype))
             return self.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
         is_causal = False
-        if mask is None and x.shape[1] > 1:  # a branch, for a compiler that wants a plain bool
+        if mask is None and asking.shape[1] > 1:  # a branch, for a compiler that wants a plain bool
             is_causal = True
         mixed = F.scaled_dot_product_attention(
             queries,

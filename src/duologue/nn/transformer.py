@@ -155,8 +155,12 @@ class TransformerLayer(nn.Module):
         cache: KVCache | None,
         slots: Tensor | int,
         extent: int | None,
+        *,
+        newest: bool = False,
     ) -> Tensor:
-        mixed = self.attention_scale(self.attention(self.attention_norm(x), angles, mask, cache, slots, extent))
+        normed = self.attention_norm(x)
+        mixed = self.attention_scale(self.attention(normed, angles, mask, cache, slots, extent, newest=newest))
+        x = x[:, -1:] if newest else x
         x = x + (self.dropout(mixed) if self.training else mixed)
         changed = self.mlp_scale(self.mlp(self.mlp_norm(x)))
         return x + (self.dropout(changed) if self.training else changed)  # type: ignore[no-any-return]
@@ -215,32 +219,43 @@ class Transformer(nn.Module):
         ]
         return TransformerState(torch.zeros(batch, device=device, dtype=torch.int64), layers, is_even=True)
 
-    def forward(self, x: Tensor, state: TransformerState | None = None, num_valid: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        state: TransformerState | None = None,
+        num_valid: Tensor | None = None,
+        *,
+        newest: bool = False,
+    ) -> Tensor:
         """`x [B, T, D] -> [B, T, D]` after the final norm (where there is one).
 
         Without a state each row starts at position 0 and nothing is kept. With one, row `b` continues at
         `state.lengths[b]`, and the state is updated in place; `num_valid [B]` says how many of the `T` steps of each
         row are real (the first ones), the rest being padding that leaves no trace.
+
+        `newest` gives the output of the last step alone, `[B, 1, D]`: of the others the last layer then computes keys
+        and values, and no more.
         """
         if state is None:
-            return self._whole(x)
+            return self._whole(x, newest=newest)
         window = self.config.window
         longest = state.capacity if window is None else state.capacity - window + 1
         if x.shape[1] <= longest:
-            return self._step(x, state, num_valid)
+            return self._step(x, state, num_valid, newest=newest)
         assert window is not None and num_valid is None, "more steps than the cache has room for"
-        return torch.cat([self._step(piece, state, None) for piece in x.split(longest, dim=1)], dim=1)
+        outputs = [self._step(piece, state, None, newest=newest) for piece in x.split(longest, dim=1)]
+        return outputs[-1] if newest else torch.cat(outputs, dim=1)
 
-    def _whole(self, x: Tensor) -> Tensor:
+    def _whole(self, x: Tensor, *, newest: bool) -> Tensor:
         positions = torch.arange(x.shape[1], device=x.device)[None]  # [1, T]
         window = self.config.window
         mask = None if window is None or x.shape[1] <= window else causal_mask(positions, positions, window)
         angles = rope_angles(self.frequencies(x.device), positions)
         for layer in self.layers:
-            x = layer(x, angles, mask, None, 0, None)
+            x = layer(x, angles, mask, None, 0, None, newest=newest and layer is self.layers[-1])
         return self.norm(x)  # type: ignore[no-any-return]
 
-    def _step(self, x: Tensor, state: TransformerState, num_valid: Tensor | None) -> Tensor:
+    def _step(self, x: Tensor, state: TransformerState, num_valid: Tensor | None, *, newest: bool) -> Tensor:
         steps, capacity = x.shape[1], state.capacity
         extent = min(capacity, state.extent + steps)
         state.is_even = state.is_even and num_valid is None and self.config.window is None
@@ -253,7 +268,7 @@ class Transformer(nn.Module):
             held = slot_positions(positions[:, -1], extent, capacity)  # [B, extent]
             mask, slots = causal_mask(positions, held, self.config.window), positions % capacity
         for layer, cache in zip(self.layers, state.layers, strict=True):
-            x = layer(x, angles, mask, cache, slots, extent)
+            x = layer(x, angles, mask, cache, slots, extent, newest=newest and layer is self.layers[-1])
         state.lengths += steps if num_valid is None else num_valid
         state.extent = extent
         return self.norm(x)  # type: ignore[no-any-return]
