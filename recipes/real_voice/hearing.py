@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import duologue
-from duologue.eval.clips import Request
+from duologue.engine.scheduler import Scheduler
+from duologue.errors import DuologueWarning
+from duologue.eval.clips import Clip, Request, Sound
 from duologue.eval.instruments import Instruments
-from duologue.eval.measure import Meter, hear_prompts
+from duologue.eval.measure import Meter, Row, hear_prompts
 from duologue.eval.metrics import METRICS
 from duologue.eval.systems import ModelOptions, ModelSystem
 
@@ -33,18 +36,37 @@ class Heard:
 def hear(
     model: str | Path, lines: Sequence[str], voice: str, num_others: int, instruments: Instruments, path: Path
 ) -> list[Heard]:
-    """Speaks the lines in `voice`, then in other voices of the checkpoint; what `path` holds is not measured again."""
+    """Speaks the lines in `voice`, then in other voices of the checkpoint; what `path` holds is not measured again.
+
+    A line's seed is its number. Several are spoken at a time, each as it would be alone.
+    """
     if path.exists():
         return [Heard(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
-    system = ModelSystem("tuned", lambda: duologue.load(model), source=str(model), options=ModelOptions(voice=voice))
-    names = [name for name in duologue.load(model).voices.shipped_names if name != voice][:num_others]
+    options = ModelOptions(voice=voice)
+    system = ModelSystem("tuned", lambda: duologue.load(model), source=str(model), options=options)
+    names = system.voices()[: 1 + num_others]
     meter = Meter(instruments, prompts=hear_prompts(system.prompt, system.voices(), instruments))
+    requests = [
+        Request(f"{name}/{index:03d}", name, text, seed=index, voice=name)
+        for name in names
+        for index, text in enumerate(lines)
+    ]
+    spoken: dict[str, list[Row]] = {name: [] for name in names}
+    with warnings.catch_warnings(), Scheduler(system.generator, max_waiting=len(requests)) as scheduler:
+        warnings.simplefilter("ignore", DuologueWarning)  # of what did not end, and counts by its words
+        cap_ms = 1000 * options.cap_s
+        orders = [
+            scheduler.submit(one.text, max_audio_length_ms=cap_ms, seed=one.seed, voice=one.voice, **options.sampling())
+            for one in requests
+        ]
+        for request, order in zip(requests, orders, strict=True):
+            for _ in order:
+                pass  # the result has it whole
+            assert order.result is not None
+            clip = Clip(Sound(order.result.audio, order.result.sample_rate), stop_reason=order.result.stop_reason)
+            spoken[request.group].append(meter.measure("real_voice", request, clip, voice=request.group))
     found = []
-    for name in (voice, *names):
-        rows = []
-        for index, text in enumerate(lines):
-            request = Request(f"{name}/{index:03d}", name, text, seed=index, voice=name)
-            rows.append(meter.measure("real_voice", request, system.speak(request), voice=name))
+    for name, rows in spoken.items():
         values = [METRICS[metric].figure(rows).value for metric in ("wer", "similarity", "overall")]
         found.append(Heard(name, len(rows), *values))
     path.parent.mkdir(parents=True, exist_ok=True)
