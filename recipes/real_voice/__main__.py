@@ -28,7 +28,7 @@ from recipes.work import Report, run_safely
 
 _METHODS = ("full", "lora")
 LINES = Path(__file__).with_name("lines.txt")
-_RATES = {"full": 2e-4, "lora": 4e-4}
+_RATES = {"full": 2e-4, "lora": 6e-4}
 _OWN_SHARE = 0.3
 
 
