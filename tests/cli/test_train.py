@@ -60,6 +60,18 @@ def test_a_run_goes_on_where_it_stopped(run: Run, tiny: Path, data: Path, tmp_pa
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+def test_a_blend_lies_between_the_weights_before_and_those_learned(
+    run: Run, tiny: Path, data: Path, tmp_path: Path
+) -> None:
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    run("train", data, "-o", whole, "--model", tiny, *FAST)
+    assert run("train", data, "-o", half, "--model", tiny, *FAST, "--blend", 0.25).exit_code == 0
+    before, learned, blended = (load(folder).model.state_dict() for folder in (tiny, whole / "model", half / "model"))
+    for name, weight in blended.items():
+        torch.testing.assert_close(weight, 0.75 * before[name] + 0.25 * learned[name], atol=1e-6, rtol=1e-5)
+    assert any(not torch.equal(weight, before[name]) for name, weight in learned.items())
+
+
 def test_bad_input_ends_with_one_line(run: Run, tiny: Path, data: Path, tmp_path: Path) -> None:
     (tmp_path / "there" / "model").mkdir(parents=True)
     cases = [

@@ -91,6 +91,15 @@ class Learning:
         float,
         typer.Option(min=0.01, max=0.99, help="How much of what is learned is that.", rich_help_panel=_LEARNING),
     ] = 0.3
+    blend: Annotated[
+        float,
+        typer.Option(
+            min=0.05,
+            max=1.0,
+            help="How far the result lies from the weights before to those learned; below 1 less is forgotten.",
+            rich_help_panel=_LEARNING,
+        ),
+    ] = 1.0
     voices: Annotated[
         int, typer.Option(min=0, help="So many of DATA's voices come with the result.", rich_help_panel=_LEARNING)
     ] = _MAX_SHIPPED_VOICES
@@ -140,7 +149,7 @@ def train(
     any other: speak with it, convert it, train it further.
 
     A few minutes of speech in one voice cost the others, and words; with
-    --rehearse less is lost.
+    --rehearse, and with a --blend of 0.8 or so, less is lost.
 
     A run that was interrupted, or killed, goes on where its last checkpoint
     was when the same command is given again. Under torchrun every process
@@ -179,6 +188,7 @@ def train(
                 if learning.rehearse is None
                 else Rehearsal(read_conversations([learning.rehearse], base), learning.rehearse_share)
             ),
+            blend=learning.blend,
             num_voices=learning.voices,
             device=device,
             world=world,

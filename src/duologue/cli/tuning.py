@@ -74,6 +74,7 @@ def tune(
     *,
     batching: Batching | None = None,
     rehearsal: Rehearsal | None = None,
+    blend: float = 1.0,
     num_voices: int = 4,
     device: torch.device | str = "cpu",
     world: World | None = None,
@@ -83,7 +84,8 @@ def tune(
     """Trains `base` on the conversations, or goes on with what `out/run` holds; the checkpoint goes to `out/model`.
 
     A twentieth of the conversations is held out, for losses and for a line spoken now and then, in `out/samples`. The
-    checkpoint has `num_voices` of the conversations' voices in front of those of `base`.
+    checkpoint has `num_voices` of the conversations' voices in front of those of `base`; its weights lie at `blend`
+    of the way from those of `base` to the trained ones (see `draw_back`).
     """
     world, batching = world or World(), batching or Batching()
     base.model.float()
@@ -103,10 +105,24 @@ def tune(
         board=board,
         quiet=quiet,
     )
+    draw_back(model, base.model, blend)
     if world.is_first:
         save_tuned(out / "model", model, base, conversations, num_voices=num_voices)
     world.wait()
     return model
+
+
+@torch.no_grad()
+def draw_back(tuned: CSM, base: CSM, blend: float) -> None:
+    """Moves the weights of `tuned` in place to `blend` of the way from those of `base`, of the same shape.
+
+    Below 1 more is left of what `base` can do, and less of what was learned. Source: Wortsman et al., "Robust
+    fine-tuning of zero-shot models" (2022).
+    """
+    if blend != 1:
+        before = base.state_dict()
+        for name, weight in tuned.state_dict().items():
+            weight.lerp_(before[name].to(weight), 1 - blend)
 
 
 def _sampler(
