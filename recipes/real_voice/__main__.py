@@ -29,6 +29,7 @@ from recipes.work import Report, run_safely
 _METHODS = ("full", "lora")
 LINES = Path(__file__).with_name("lines.txt")
 _RATES = {"full": 2e-4, "lora": 6e-4}
+_BLENDS = {"full": 1.0, "lora": 0.9}
 _OWN_SHARE = 0.3
 
 
@@ -59,12 +60,6 @@ def main() -> int:
         "recordings, so that it forgets less (default: 480 lines of this recipe)",
     )
     parser.add_argument("--no-rehearsal", action="store_true", help="learn the recordings alone")
-    parser.add_argument(
-        "--blend",
-        type=float,
-        default=0.9,
-        help="how far from the weights before to those learned the result lies (default: 0.9)",
-    )
     parser.add_argument("--train-minutes", type=float, default=10, help="computing time of each run (default: 10)")
     parser.add_argument("--lines", type=int, default=20, help="held-out lines to speak (default: 20)")
     parser.add_argument("--others", type=int, default=2, help="other voices of the model to measure (default: 2)")
@@ -104,7 +99,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
                 if not (out / "model").exists():
                     config = tuning(base, method, arguments.train_minutes)
                     start_from = load_checkpoint(find_source(arguments.model))
-                    tune(start_from, chosen, config, out, num_voices=1, rehearsal=own, blend=arguments.blend)
+                    tune(start_from, chosen, config, out, num_voices=1, rehearsal=own, blend=_BLENDS[method])
                 measure(name, out / "model")
     print(f"\n{markdown(results)}")
 
