@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from duologue.checkpoints import Checkpoint, load_checkpoint
-from duologue.cli.tuning import Conversations, Rehearsal, save_tuned, tune
+from duologue.cli.tuning import Conversations, Rehearsal, read_conversations, save_tuned, tune
 from duologue.data.hearing import Transcriber
 from duologue.data.prepare import PrepareConfig, prepare
 from duologue.data.rehearsal import rehearse
@@ -89,7 +89,8 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     measure("before", start)
     own = None
     if not arguments.no_rehearsal:
-        own = own_speech(read_text(arguments.rehearse, "the lines"), arguments.work / "own", arguments.model, report)
+        text = read_text(arguments.rehearse, "the lines")
+        own = own_speech(text, arguments.work / "own", base, arguments.model, report)
     for minutes in arguments.speech_minutes:
         chosen = first_minutes(turns, minutes, base.codec.frame_rate)
         for method in arguments.methods:
@@ -113,13 +114,12 @@ def prepared(source: Path, folder: Path, voice: str, model: str, report: Report,
     return [[replace(turn, voice=voice) for turn in conversation] for conversation in store.conversations]
 
 
-def own_speech(text: str, folder: Path, model: str, report: Report) -> Rehearsal:
+def own_speech(text: str, folder: Path, base: Checkpoint, model: str, report: Report) -> Rehearsal:
     """What the model makes of the lines of a text and a recogniser understands, in the model's voices by turns."""
-    generator = load(model)
     transcriber = Transcriber(None, language="en", cache=folder.parent)
-    for progress in rehearse(generator, text.splitlines(), folder, transcriber=transcriber):
+    for progress in rehearse(load(model), text.splitlines(), folder, transcriber=transcriber):
         report(f"spoken: {progress.done} of {progress.total} lines, {progress.kept} kept")
-    return Rehearsal(first_codebooks(TurnStore(folder).conversations, generator.model.num_codebooks), _OWN_SHARE)
+    return Rehearsal(read_conversations([folder], base), _OWN_SHARE)
 
 
 def held_out_lines(found: Found, count: int) -> list[str]:

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from duologue.audio import write_audio
-from duologue.checkpoints import save_checkpoint
+from duologue.checkpoints import load_checkpoint, save_checkpoint
 from duologue.config import CSM_PRESETS
 from duologue.data.hearing import Heard as Hearing
-from duologue.engine.load import load, load_codec
+from duologue.engine.load import find_source, load, load_codec
 from duologue.eval.instruments import Instruments
 from duologue.eval.systems import ModelOptions
 from recipes.real_voice import __main__ as recipe
@@ -98,11 +98,12 @@ def test_bad_input_ends_with_one_line(
 def test_the_models_own_speech_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe, "Transcriber", lambda *arguments, **options: lambda pcm: Hearing("Hello there.", 0.0))
     messages: list[str] = []
-    own = recipe.own_speech("Hello there.\nGood morning.\n", tmp_path / "own", "parlor", messages.append)
+    arguments = ("Hello there.\nGood morning.\n", tmp_path / "own", load_checkpoint(find_source("parlor")), "parlor")
+    own = recipe.own_speech(*arguments, messages.append)
     assert [turn.text for turns in own.conversations for turn in turns] == ["Hello there."]
     assert own.conversations[0][0].codes.shape[0] == load("parlor").model.num_codebooks
     made = (tmp_path / "own" / "shard-00000.json").stat().st_mtime_ns
-    recipe.own_speech("Hello there.\nGood morning.\n", tmp_path / "own", "parlor", messages.append)
+    recipe.own_speech(*arguments, messages.append)
     assert messages == ["spoken: 2 of 2 lines, 1 kept"] * 2
     assert (tmp_path / "own" / "shard-00000.json").stat().st_mtime_ns == made
 
