@@ -38,7 +38,7 @@ def main() -> int:
         prog="python -m recipes.real_voice",
         description="Fine-tunes a model on one person's recordings, in full and by LoRA, on all of them and on a few "
         "minutes, and measures before and after: words, likeness to the person, quality, and the same of the voices "
-        "that the model had. Any folder that duologue prepare reads will do. Needs the extras train, lora and eval.",
+        "that the model had. Any folder that duologue prepare reads will do. Needs the extras prepare, train, lora and eval.",
     )
     parser.add_argument("--source", type=Path, default=Path("../shared/corpus/kathleen/manifest-train.jsonl"))
     parser.add_argument(

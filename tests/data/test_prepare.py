@@ -132,7 +132,7 @@ def test_shards_of_something_else_are_refused(folder: Path, tmp_path: Path, conf
 
 def test_nothing_left(folder: Path, tmp_path: Path, config: PrepareConfig, cache: Path) -> None:
     strict = PrepareConfig(TurnConfig(min_s=20.0), config.codec)
-    with pytest.raises(DataError, match="no turn is left of 7 conversations"):
+    with pytest.raises(DataError, match=r"no turn is left of 7 conversations \(too short: under 20 s\)"):
         run(find_conversations(folder), tmp_path / "out", strict, cache)
     assert not (tmp_path / "out" / "index.json").exists()
     reasons = [json.loads(line)["why"] for line in (tmp_path / "out" / LEFT_OUT).read_text().splitlines()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
@@ -198,4 +199,6 @@ def _finish(
     write_index(folder, names, fingerprint=fingerprint, num_codebooks=num_codebooks, about=about)
     if not any(TurnStore(folder).conversations):
         (folder / "index.json").unlink()
-        raise DataError(f"no turn is left of {len(found.conversations)} conversations: see {folder / LEFT_OUT}")
+        frequent = Counter(reason for _, reason in left_out).most_common(1)
+        why = "".join(f" ({reason})" for reason, _ in frequent)
+        raise DataError(f"no turn is left of {len(found.conversations)} conversations{why}: see {folder / LEFT_OUT}")
