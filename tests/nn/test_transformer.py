@@ -85,6 +85,23 @@ def test_the_newest_output_alone_is_that_of_all_and_leaves_the_same_caches(name)
     torch.testing.assert_close(module(x[:, :6], alone, newest=True)[:, 0], module(x[:, :6], whole)[:, -1])
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("newest", [False, True])
+def test_what_all_rows_hold_alike_may_be_read_once(name, newest):
+    module = build(CONFIGS[name])
+    begun, plain, together = torch.randn(1, 20, module.config.dim), module.init_state(3), module.init_state(3)
+    for state in (plain, together):
+        module(begun.expand(3, -1, -1), state)
+    for steps in (12, 3):  # after the first twelve the rows differ
+        x, alike = torch.randn(3, steps, module.config.dim), steps == 12
+        found = module(x, together, newest=newest, alike=alike)
+        torch.testing.assert_close(found, module(x, plain, newest=newest))
+    assert together.lengths.tolist() == plain.lengths.tolist()
+    for ours, theirs in zip(together.layers, plain.layers, strict=True):
+        torch.testing.assert_close(ours.keys[:, :, :35], theirs.keys[:, :, :35])
+        torch.testing.assert_close(ours.values[:, :, :35], theirs.values[:, :, :35])
+
+
 def test_attention_equals_a_loop_over_its_definition():
     for config in (LLAMA, MIMI):
         torch.manual_seed(0)

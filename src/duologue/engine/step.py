@@ -126,7 +126,8 @@ def num_shared(prompts: Sequence[Rows]) -> int:
 def read_rows(model: CSM, prompts: Sequence[Rows], state: TransformerState, start: int, stop: int) -> Tensor:
     """Appends rows `start` to `stop` of each prompt to its row of `state`, in pieces and in place.
 
-    Returns the last hiddens, `[B, D]`; nothing in them where there is nothing to read.
+    The rows before `start` are the same in all prompts. Returns the last hiddens, `[B, D]`; nothing in them where there
+    is nothing to read.
     """
     hidden = torch.empty(0)
     device = state.lengths.device
@@ -134,5 +135,6 @@ def read_rows(model: CSM, prompts: Sequence[Rows], state: TransformerState, star
         pieces = [prompt[begin : min(begin + _PREFILL_ROWS, stop)] for prompt in prompts]
         tokens = torch.stack([piece.tokens for piece in pieces]).to(device)
         mask = torch.stack([piece.mask for piece in pieces]).to(device)
-        hidden = model(tokens, mask, state, newest=True)[:, 0]
+        alike = begin == start and len(prompts) > 1
+        hidden = model(tokens, mask, state, newest=True, alike=alike)[:, 0]
     return hidden

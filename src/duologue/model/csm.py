@@ -80,14 +80,16 @@ class CSM(nn.Module):
         num_valid: Tensor | None = None,
         *,
         newest: bool = False,
+        alike: bool = False,
     ) -> Tensor:
         """Rows `tokens [B, T, K+1]` int64 and `mask` (bool, same shape) `-> [B, T, D]` after the final norm.
 
         With a state (see `init_state`; updated in place) the rows continue each conversation; `num_valid [B]` says how
         many of the `T` rows are real where conversations are padded on the right. `newest` gives the last row's alone,
-        `[B, 1, D]`, for less.
+        `[B, 1, D]`, for less; `alike` promises that all conversations are the same so far.
         """
-        return self.backbone(self.embed(tokens, mask), state, num_valid, newest=newest)  # type: ignore[no-any-return]
+        embedded = self.embed(tokens, mask)
+        return self.backbone(embedded, state, num_valid, newest=newest, alike=alike)  # type: ignore[no-any-return]
 
     def codebook0_logits(self, hidden: Tensor) -> Tensor:
         """`[..., D] -> [..., V]` for the next frame's codebook 0."""

@@ -66,12 +66,14 @@ class Attention(nn.Module):
         extent: int | None = None,
         *,
         newest: bool = False,
+        shared: int = 0,
     ) -> Tensor:
         """`x [B, T, D] -> [B, T, D]`, or `[B, 1, D]` of the `newest` position alone.
 
         `mask` is bool `[B, 1, T, S]`, or None for plain causal attention over as many keys as there are queries, or of
         one query over all keys. With a `cache`, the new keys and values go to `slots [B, T]`, or to those from one slot
-        on that is the same in every row, and the first `extent` slots are read.
+        on that is the same in every row, and the first `extent` slots are read. Of these the first `shared` hold the
+        same in every row (on a CPU, without a mask): the new steps see them all, and one another causally.
         """
         projected = self.project(x)
         keys = apply_rope(self._heads(projected[1], self.num_kv_heads), angles)  # [B, num_kv_heads, T, head_dim]
@@ -94,6 +96,9 @@ class Attention(nn.Module):
         is_small = cache is not None and cache.keys.shape[2] <= _FEW_KEYS
         if is_small and mask is None and asking.shape[1] == 1 and torch.compiler.is_compiling():
             mixed = _attend_to_few(queries, keys, values.to(queries.dtype))
+            return self.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        if shared and asking.shape[1] > 1:
+            mixed = _attend_beyond_shared(queries, keys, values, shared)
             return self.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
         is_causal = False
         if mask is None and asking.shape[1] > 1:  # a branch, for a compiler that wants a plain bool
@@ -122,3 +127,23 @@ def _attend_to_few(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     grouped = queries.view(batch, keys.shape[1], heads // keys.shape[1], 1, size)
     weights = ((grouped * keys[:, :, None]).sum(dim=-1) / math.sqrt(size)).softmax(dim=-1)  # [B, KV, G, S]
     return (weights[..., None] * values[:, :, None]).sum(dim=3).view(batch, heads, 1, size)
+
+
+def _attend_beyond_shared(queries: Tensor, keys: Tensor, values: Tensor, shared: int) -> Tensor:
+    """Queries `[B, H, T, D]` of new steps over keys and values `[B, num_kv_heads, shared + T, D]`, on a CPU.
+
+    What all rows share is read once, by the queries of all rows; the steps see one another causally. The two results
+    are joined by the weight that each had in all (Juravsky et al., "Hydragen", 2024).
+    """
+    # What the public call comes to; it keeps the logarithms of the weights' sums to itself.
+    attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    (batch, heads, steps, size), kv_heads = queries.shape, keys.shape[1]
+    by_group = queries.view(batch, kv_heads, -1, steps, size).permute(1, 2, 0, 3, 4)  # [KV, G, B, T, D]
+    together = by_group.reshape(1, kv_heads, -1, size)
+    old, old_weight = attend(together, keys[:1, :, :shared], values[:1, :, :shared])
+    old = old.reshape(by_group.shape).permute(2, 0, 1, 3, 4).reshape(queries.shape)
+    old_weight = old_weight.reshape(by_group.shape[:-1]).permute(2, 0, 1, 3).reshape(batch, heads, steps)
+    own = [part[:, :, shared:].repeat_interleave(heads // kv_heads, dim=1) for part in (keys, values)]
+    new, new_weight = attend(queries, *own, is_causal=True)
+    share = (old_weight - new_weight).sigmoid()
+    return torch.lerp(new, old, share[..., None].to(new.dtype))

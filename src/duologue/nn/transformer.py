@@ -157,9 +157,11 @@ class TransformerLayer(nn.Module):
         extent: int | None,
         *,
         newest: bool = False,
+        shared: int = 0,
     ) -> Tensor:
         normed = self.attention_norm(x)
-        mixed = self.attention_scale(self.attention(normed, angles, mask, cache, slots, extent, newest=newest))
+        mixed = self.attention(normed, angles, mask, cache, slots, extent, newest=newest, shared=shared)
+        mixed = self.attention_scale(mixed)
         x = x[:, -1:] if newest else x
         x = x + (self.dropout(mixed) if self.training else mixed)
         changed = self.mlp_scale(self.mlp(self.mlp_norm(x)))
@@ -226,6 +228,7 @@ class Transformer(nn.Module):
         num_valid: Tensor | None = None,
         *,
         newest: bool = False,
+        alike: bool = False,
     ) -> Tensor:
         """`x [B, T, D] -> [B, T, D]` after the final norm (where there is one).
 
@@ -234,14 +237,15 @@ class Transformer(nn.Module):
         row are real (the first ones), the rest being padding that leaves no trace.
 
         `newest` gives the output of the last step alone, `[B, 1, D]`: of the others the last layer then computes keys
-        and values, and no more.
+        and values, and no more. `alike` promises that all rows of the state hold the same so far, as prompts with one
+        beginning do: on a CPU it is then read once for all of them.
         """
         if state is None:
             return self._whole(x, newest=newest)
         window = self.config.window
         longest = state.capacity if window is None else state.capacity - window + 1
         if x.shape[1] <= longest:
-            return self._step(x, state, num_valid, newest=newest)
+            return self._step(x, state, num_valid, newest=newest, alike=alike)
         assert window is not None and num_valid is None, "more steps than the cache has room for"
         outputs = [self._step(piece, state, None, newest=newest) for piece in x.split(longest, dim=1)]
         return outputs[-1] if newest else torch.cat(outputs, dim=1)
@@ -255,7 +259,9 @@ class Transformer(nn.Module):
             x = layer(x, angles, mask, None, 0, None, newest=newest and layer is self.layers[-1])
         return self.norm(x)  # type: ignore[no-any-return]
 
-    def _step(self, x: Tensor, state: TransformerState, num_valid: Tensor | None, *, newest: bool) -> Tensor:
+    def _step(
+        self, x: Tensor, state: TransformerState, num_valid: Tensor | None, *, newest: bool, alike: bool = False
+    ) -> Tensor:
         steps, capacity = x.shape[1], state.capacity
         extent = min(capacity, state.extent + steps)
         state.is_even = state.is_even and num_valid is None and self.config.window is None
@@ -263,12 +269,15 @@ class Transformer(nn.Module):
         angles = rope_angles(self.frequencies(x.device), positions)
         mask: Tensor | None = None
         slots: Tensor | int = state.extent
+        shared = state.extent if alike and x.device.type == "cpu" else 0
         # Where rows are even no mask is needed: one new position sees every slot in use, the first ones each other.
-        if not (state.is_even and (steps == 1 or not state.extent) and state.extent + steps <= capacity):
+        if not (state.is_even and (steps == 1 or shared == state.extent) and state.extent + steps <= capacity):
+            shared = 0
             held = slot_positions(positions[:, -1], extent, capacity)  # [B, extent]
             mask, slots = causal_mask(positions, held, self.config.window), positions % capacity
         for layer, cache in zip(self.layers, state.layers, strict=True):
-            x = layer(x, angles, mask, cache, slots, extent, newest=newest and layer is self.layers[-1])
+            is_last = layer is self.layers[-1]
+            x = layer(x, angles, mask, cache, slots, extent, newest=newest and is_last, shared=shared)
         state.lengths += steps if num_valid is None else num_valid
         state.extent = extent
         return self.norm(x)  # type: ignore[no-any-return]
