@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from duologue.checkpoints import Checkpoint, load_checkpoint
-from duologue.cli.tuning import Conversations, Rehearsal, read_conversations, save_tuned, tune
+from duologue.cli.tuning import Conversations, Rehearsal, in_alphabet, read_conversations, save_tuned, tune
 from duologue.data.hearing import Transcriber
 from duologue.data.prepare import PrepareConfig, prepare
 from duologue.data.rehearsal import rehearse
 from duologue.data.shards import TurnStore, first_codebooks
-from duologue.data.sources import Found, find_conversations
+from duologue.data.sources import find_conversations
 from duologue.data.turns import TurnConfig
 from duologue.engine.load import find_source, load
 from duologue.errors import OptionError
@@ -38,16 +38,29 @@ def main() -> int:
         prog="python -m recipes.real_voice",
         description="Fine-tunes a model on one person's recordings, in full and by LoRA, on all of them and on a few "
         "minutes, and measures before and after: words, likeness to the person, quality, and the same of the voices "
-        "that the model had. Any folder that duologue prepare reads will do. Needs the extras prepare, train, lora and eval.",
+        "that the model had. Any folder that duologue prepare reads will do, and with --language one in another "
+        "language. Needs the extras prepare, train, lora and eval.",
     )
     parser.add_argument("--source", type=Path, default=Path("../shared/corpus/kathleen/manifest-train.jsonl"))
     parser.add_argument(
         "--heldout",
         type=Path,
         default=Path("../shared/corpus/kathleen/manifest-heldout.jsonl"),
-        help="recordings of the same person, with text, that are not learned",
+        help="recordings of the same person, with text, that are not learned; or a text file, a sentence a line",
     )
     parser.add_argument("--voice", default="kathleen", help="the person's name, as the source has it or is to have it")
+    parser.add_argument(
+        "--language",
+        default="en",
+        metavar="CODE",
+        help="what is spoken, as a code for Whisper (default: en); a model that reads phonemes learns another language "
+        "from the recordings alone, and its own voices go",
+    )
+    parser.add_argument(
+        "--alphabet",
+        metavar="espeak:VOICE",
+        help="phonemes of another language, for a model that reads phonemes (default: espeak:CODE)",
+    )
     parser.add_argument("--model", default="parlor", help="what to start from (default: the bundled model)")
     parser.add_argument("--speech-minutes", type=float, nargs="+", default=[5, 20, 1000], help="amounts to learn from")
     parser.add_argument("--methods", nargs="+", choices=_METHODS, default=list(_METHODS))
@@ -60,6 +73,7 @@ def main() -> int:
         "recordings, so that it forgets less (default: 480 lines of this recipe)",
     )
     parser.add_argument("--no-rehearsal", action="store_true", help="learn the recordings alone")
+    parser.add_argument("--learning-rate", type=float, help="(default: 2e-4 in full, 6e-4 by LoRA)")
     parser.add_argument("--train-minutes", type=float, default=10, help="computing time of each run (default: 10)")
     parser.add_argument("--lines", type=int, default=20, help="held-out lines to speak (default: 20)")
     parser.add_argument("--others", type=int, default=2, help="other voices of the model to measure (default: 2)")
@@ -71,24 +85,26 @@ def main() -> int:
 
 def run(arguments: argparse.Namespace, report: Report) -> None:
     """Prepares, tunes for every amount and method, and prints the table; what is there is not made again."""
-    base = load_checkpoint(find_source(arguments.model))
-    made = prepared(
-        arguments.source, arguments.work / "data", arguments.voice, arguments.model, report, workers=arguments.threads
-    )
+    base, is_new_language = starting_point(arguments)
+    config = PrepareConfig(TurnConfig(voice=arguments.voice, language=arguments.language), codec=arguments.model)
+    made = prepared(arguments.source, arguments.work / "data", config, report, workers=arguments.threads)
     turns = first_codebooks(made, base.model.num_codebooks)
-    instruments = Instruments(arguments.work, offline=True)
-    lines = held_out_lines(find_conversations(arguments.heldout), arguments.lines)
+    instruments = Instruments(arguments.work, offline=True, language=arguments.language)
+    lines = held_out_lines(arguments.heldout, arguments.lines)
+    num_others = 0 if is_new_language else arguments.others
     results: dict[str, list[Heard]] = {}
 
     def measure(name: str, model: str | Path) -> None:
         path = arguments.work / "heard" / f"{name.replace(' ', '_')}.json"
-        results[name] = hear(model, lines, arguments.voice, arguments.others, instruments, path)
+        results[name] = hear(model, lines, arguments.voice, num_others, instruments, path)
         report(json.dumps({name: [heard.figures() for heard in results[name]]}))
 
-    start = with_voice(base, turns, arguments.voice, arguments.work / "before")
+    start = arguments.work / "before"
+    if not start.exists():  # the untuned model with a prompt of the voice, as the tuned ones will have it
+        save_tuned(start, base.model, base, turns, num_voices=1, keeps_voices=not is_new_language)
     measure("before", start)
     own = None
-    if not arguments.no_rehearsal:
+    if not (is_new_language or arguments.no_rehearsal):
         text = read_text(arguments.rehearse, "the lines")
         own = own_speech(text, arguments.work / "own", base, arguments.model, report)
     for minutes in arguments.speech_minutes:
@@ -98,19 +114,35 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
             if name not in results:
                 out = arguments.work / name.replace(" ", "_")
                 if not (out / "model").exists():
-                    config = tuning(base, method, arguments.train_minutes)
-                    start_from = load_checkpoint(find_source(arguments.model))
-                    tune(start_from, chosen, config, out, num_voices=1, rehearsal=own, blend=_BLENDS[method])
+                    tune(
+                        starting_point(arguments)[0],
+                        chosen,
+                        tuning(base, arguments.learning_rate or _RATES[method], method, arguments.train_minutes),
+                        out,
+                        num_voices=1,
+                        keeps_voices=not is_new_language,
+                        rehearsal=own,
+                        blend=1.0 if is_new_language else _BLENDS[method],
+                    )
                 measure(name, out / "model")
     print(f"\n{markdown(results)}")
 
 
-def prepared(source: Path, folder: Path, voice: str, model: str, report: Report, *, workers: int = 1) -> Conversations:
-    """The source's turns, all in one voice."""
-    config = PrepareConfig(TurnConfig(voice=voice), codec=model)
+def starting_point(arguments: argparse.Namespace) -> tuple[Checkpoint, bool]:
+    """The model, and whether it reads other phonemes now than it was trained on, those of the recordings' language."""
+    base = load_checkpoint(find_source(arguments.model))
+    reads_english = base.model.config.text.espeak_voice is not None and arguments.language != "en"
+    alphabet = arguments.alphabet or (f"espeak:{arguments.language}" if reads_english else None)
+    return (base, False) if alphabet is None else (in_alphabet(base, alphabet), True)
+
+
+def prepared(source: Path, folder: Path, config: PrepareConfig, report: Report, *, workers: int = 1) -> Conversations:
+    """The source's turns, all in the one voice of `config`."""
     for progress in prepare(find_conversations(source), folder, config, cache=folder.parent, workers=workers):
         report(f"prepared: {progress.done} of {progress.total} shards")
     store = TurnStore(folder)
+    voice = config.turns.voice
+    assert voice is not None
     return [[replace(turn, voice=voice) for turn in conversation] for conversation in store.conversations]
 
 
@@ -122,17 +154,20 @@ def own_speech(text: str, folder: Path, base: Checkpoint, model: str, report: Re
     return Rehearsal(read_conversations([folder], base), _OWN_SHARE)
 
 
-def held_out_lines(found: Found, count: int) -> list[str]:
-    """Texts of the held-out recordings, spread over them."""
-    texts = [
-        utterance.text
-        for conversation in found.conversations
-        for part in conversation.parts
-        for utterance in part.utterances
-        if utterance.text
-    ]
+def held_out_lines(source: Path, count: int) -> list[str]:
+    """Texts of the held-out recordings, or lines of a text file, spread over them."""
+    if source.suffix == ".txt":
+        texts = [line for line in read_text(source, "the held-out lines").splitlines() if line.strip()]
+    else:
+        texts = [
+            utterance.text
+            for conversation in find_conversations(source).conversations
+            for part in conversation.parts
+            for utterance in part.utterances
+            if utterance.text
+        ]
     if len(texts) < count:
-        raise OptionError(f"--lines {count}, but the held-out recordings have {len(texts)} with text")
+        raise OptionError(f"--lines {count}, but {source} has {len(texts)} with text")
     return texts[:: len(texts) // count][:count]
 
 
@@ -147,12 +182,12 @@ def first_minutes(turns: Conversations, minutes: float, frame_rate: float) -> Co
     return chosen
 
 
-def tuning(base: Checkpoint, method: str, minutes: float) -> CSMTrainConfig:
+def tuning(base: Checkpoint, rate: float, method: str, minutes: float) -> CSMTrainConfig:
     """Gentle rates and some dropout: minutes of speech are soon known by heart."""
     loop = LoopConfig(
         num_steps=100_000,
         budget_minutes=minutes,
-        learning_rate=_RATES[method],
+        learning_rate=rate,
         weight_decay=0.05,
         warmup_steps=20,
         autocast="auto",
@@ -168,13 +203,6 @@ def tuning(base: Checkpoint, method: str, minutes: float) -> CSMTrainConfig:
         dropout=0.1,
         text_masking=guided_text_masking(base.model.config),
     )
-
-
-def with_voice(base: Checkpoint, turns: Conversations, voice: str, folder: Path) -> Path:
-    """The untuned model with a prompt of the voice, as the tuned ones will have it."""
-    if not folder.exists():
-        save_tuned(folder, base.model, base, turns, num_voices=1)
-    return folder
 
 
 if __name__ == "__main__":

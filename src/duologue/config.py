@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 from duologue.errors import ConfigError
 
 MAX_GUIDANCE = 10.0
+_ESPEAK = "espeak:"
 
 
 class JsonConfig:
@@ -156,13 +157,27 @@ class TransformerConfig(JsonConfig):
 
 @dataclass(frozen=True)
 class TextConfig(JsonConfig):
-    """How text becomes rows: the template and special tokens belong to the checkpoint, not to the code."""
+    """How text becomes rows: the template and special tokens belong to the checkpoint, not to the code.
+
+    `alphabet` is "text", or "espeak:" and one of eSpeak's voices, whose phonemes are then read in place of letters.
+    """
 
     template: str = "[{speaker}]{text}"
     bos: str = "<|begin_of_text|>"
     eos: str = "<|end_of_text|>"
-    alphabet: Literal["text", "espeak:en-us"] = "text"
+    alphabet: str = "text"
     normalize: bool = True
+
+    def __post_init__(self) -> None:
+        _require(
+            self.alphabet == "text" or bool(self.espeak_voice),
+            f"text alphabet {self.alphabet!r}; expected 'text' or 'espeak:' and a voice, such as 'espeak:en-us'",
+        )
+
+    @property
+    def espeak_voice(self) -> str | None:
+        """Whose phonemes are read; None for letters."""
+        return self.alphabet.removeprefix(_ESPEAK) if self.alphabet.startswith(_ESPEAK) else None
 
 
 @dataclass(frozen=True)

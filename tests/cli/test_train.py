@@ -49,6 +49,15 @@ def test_a_tuned_model_speaks(run: Run, tiny: Path, data: Path, tmp_path: Path, 
     assert sorted(path.name for path in (out / "samples").iterdir()) == ["step-000002.wav", "step-000004.wav"]
 
 
+def test_another_alphabet_is_for_models_that_read_phonemes(run: Run, tiny: Path, data: Path, tmp_path: Path) -> None:
+    letters = run("train", data, "-o", tmp_path / "a", "--model", tiny, *FAST, "--alphabet", "espeak:es")
+    assert letters.exit_code == 2
+    assert "this one's is 'text'" in letters.stderr
+    rehearsing = run("train", data, "-o", tmp_path / "a", "--alphabet", "espeak:es", "--rehearse", data)
+    assert rehearsing.exit_code == 2
+    assert "with --alphabet that is another one" in rehearsing.stderr
+
+
 def test_a_run_goes_on_where_it_stopped(run: Run, tiny: Path, data: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run("train", data, "-o", whole, "--model", tiny, *FAST)

@@ -8,7 +8,10 @@ import pytest
 from duologue.checkpoints import load_checkpoint
 from duologue.cli import tuning
 from duologue.cli.tuning import Batching, Rehearsal
+from duologue.config import TextConfig
 from duologue.data.shards import CodedTurn
+from duologue.engine.load import find_source
+from duologue.errors import ConfigError, OptionError
 
 
 @pytest.mark.parametrize("share", [0.2, 0.6])
@@ -33,6 +36,32 @@ def test_rehearsal_has_its_share_of_the_rows(tiny: Path, share: float) -> None:
             rows[code] += int((codes == code).sum())
     assert rows[2] / sum(rows.values()) == pytest.approx(share, abs=0.08)
     assert not mixed  # nobody is introduced by a recording of somebody else who goes by the same name
+
+
+def test_another_language_is_read_and_the_voices_of_before_are_left_out(tmp_path: Path) -> None:
+    parlor = load_checkpoint(find_source("parlor"))
+    english = parlor.tokenizer.prepare("3 niños")
+    base = tuning.in_alphabet(parlor, "espeak:es-419")
+    assert base.tokenizer.prepare("3 niños") == "tɾˈAs nˈinjɔs" != english
+    turns = [[CodedTurn("eva", 0, "hola", np.zeros((base.model.num_codebooks, 20), np.int16))]]
+    tuning.save_tuned(tmp_path / "model", base.model, base, turns, num_voices=1, keeps_voices=False)
+    saved = load_checkpoint(str(tmp_path / "model"))
+    assert saved.model.config.text == TextConfig("[{speaker}]{text}", alphabet="espeak:es-419", normalize=False)
+    assert saved.tokenizer.encode("jamón", 0) == base.tokenizer.encode("jamón", 0)
+    assert list((tmp_path / "model" / "voices").glob("*.safetensors")) == [
+        tmp_path / "model" / "voices" / "eva.safetensors"
+    ]
+
+
+def test_an_alphabet_that_is_none_or_not_the_models(tiny: Path) -> None:
+    with pytest.raises(OptionError, match="this one's is 'text'"):
+        tuning.in_alphabet(load_checkpoint(str(tiny)), "espeak:es")
+    parlor = load_checkpoint(find_source("parlor"))
+    for alphabet, found in (("text", "alphabet 'text': expected"), ("espeak:xx", "no voice 'xx'")):
+        with pytest.raises(OptionError, match=found):
+            tuning.in_alphabet(parlor, alphabet)
+    with pytest.raises(ConfigError, match="alphabet 'spanish'"):
+        tuning.in_alphabet(parlor, "spanish")
 
 
 def test_without_rehearsal_all_is_new(tiny: Path) -> None:

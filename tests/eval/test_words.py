@@ -35,6 +35,12 @@ def test_what_reads_alike_is_alike(scorer: WordScorer) -> None:
         assert scorer(text, heard).errors == 0
 
 
+def test_other_languages_keep_their_words() -> None:
+    scorer = WordScorer("es")
+    assert scorer.normalize("¿Dónde está el señor, MAÑANA?") == "dónde está el señor mañana"
+    assert scorer("Me llamo A. B. y vivo aquí.", "me llamo a b y vivo aqui").errors == 1
+
+
 @pytest.mark.parametrize(
     ("heard", "last"),
     [

@@ -12,7 +12,7 @@ import torch
 
 from duologue.audio import write_audio
 from duologue.checkpoints import load_checkpoint, save_checkpoint
-from duologue.config import CSM_PRESETS
+from duologue.config import CSM_PRESETS, TextConfig
 from duologue.data.hearing import Heard as Hearing
 from duologue.engine.load import find_source, load, load_codec
 from duologue.eval.instruments import Instruments
@@ -33,15 +33,21 @@ pytestmark = [
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
+    return save_tiny(tmp_path, "text")
+
+
+def save_tiny(tmp_path: Path, alphabet: str) -> Path:
     from duologue.engine.voices import VoiceLibrary
 
     tiny_tokenizer().save(tmp_path / "tokenizer.json")
     codec = tiny_mimi()
+    text = TextConfig(alphabet=alphabet)
+    config = replace(CSM_PRESETS["tiny"], num_codebooks=codec.num_codebooks - 1, text=text)  # as parlor's
     VoiceLibrary(codec, user=tmp_path / "voices").add("ada", tone(1.2, hertz=300), "what ada says", "high")
     return save_checkpoint(
         tmp_path / "tiny",
         "native",
-        model=tiny_csm(config=replace(CSM_PRESETS["tiny"], num_codebooks=codec.num_codebooks - 1)),  # as parlor's
+        model=tiny_csm(config=config),
         codec=codec,
         tokenizer_path=tmp_path / "tokenizer.json",
         voices_folder=tmp_path / "voices",
@@ -58,14 +64,22 @@ def recordings(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def _scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    instruments = partial(
+        Instruments,
+        recognizer_override=Recognizer(),
+        speaker_encoder_override=Encoder(),
+        quality_judge_override=Judge(),
+    )
+    monkeypatch.setattr(recipe, "Instruments", instruments)
+    monkeypatch.setattr(hearing, "ModelOptions", partial(ModelOptions, cap_s=0.8))  # a random model does not stop
+
+
+@pytest.mark.usefixtures("_scripted")
 def test_every_amount_and_method_is_tuned_and_measured_once(
     tiny: Path, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    instruments = Instruments(
-        tmp_path, recognizer_override=Recognizer(), speaker_encoder_override=Encoder(), quality_judge_override=Judge()
-    )
-    monkeypatch.setattr(recipe, "Instruments", lambda *arguments, **options: instruments)
-    monkeypatch.setattr(hearing, "ModelOptions", partial(ModelOptions, cap_s=0.8))  # a random model does not stop
     command = ["real_voice", "--source", recordings, "--heldout", recordings, "--voice", "eve", "--model", tiny]
     command += ["--speech-minutes", 0.1, 1000, "--train-minutes", 0.003, "--lines", 2, "--others", 1]
     command += ["--work", tmp_path / "work", "--threads", 1, "--no-rehearsal"]
@@ -86,13 +100,35 @@ def test_every_amount_and_method_is_tuned_and_measured_once(
     assert (tmp_path / "work" / "full_all" / "model" / "model.safetensors").stat().st_mtime_ns == before
 
 
+@pytest.mark.usefixtures("_scripted")
+def test_another_language_is_learned_alone(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lines.txt").write_text("uno\n\ndos\n", encoding="utf-8")
+    command = ["real_voice", "--source", recordings, "--heldout", tmp_path / "lines.txt", "--voice", "eva"]
+    command += ["--model", save_tiny(tmp_path, "espeak:en-us"), "--language", "es", "--methods", "full"]
+    command += ["--speech-minutes", 1000, "--train-minutes", 0.003, "--lines", 2, "--learning-rate", 1e-3]
+    monkeypatch.setattr(sys, "argv", [*map(str, command), "--work", str(tmp_path / "work"), "--threads", "1"])
+    assert recipe.main() == 0
+    assert "| full all | " in capsys.readouterr().out
+    tuned = load(tmp_path / "work" / "full_all" / "model")
+    assert tuned.voices.shipped_names == ("eva",)
+    assert tuned.model.config.text == TextConfig(alphabet="espeak:es", normalize=False)
+    assert not (tmp_path / "work" / "own").exists()
+
+
+def test_the_spanish_lines_are_lines() -> None:
+    lines = recipe.held_out_lines(recipe.LINES.with_name("lines.es.txt"), 40)
+    assert len(set(lines)) == 40
+
+
 def test_bad_input_ends_with_one_line(
     tiny: Path, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["real_voice", "--source", recordings, "--heldout", recordings, "--model", tiny, "--lines", 99]
     monkeypatch.setattr(sys, "argv", [*map(str, command), "--work", str(tmp_path / "work"), "--threads", "1"])
     assert recipe.main() == 2
-    assert "--lines 99, but the held-out recordings have 6" in capsys.readouterr().err
+    assert f"--lines 99, but {recordings} has 6 with text" in capsys.readouterr().err
 
 
 def test_the_models_own_speech_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

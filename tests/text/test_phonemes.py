@@ -94,6 +94,20 @@ def test_a_long_text_is_read_whole() -> None:
     assert phonemize("word " * 2_000).split() == ["wˈɜɹd"] * 2_000
 
 
+@pytest.mark.parametrize(
+    ("voice", "text", "phonemes"),
+    [
+        ("es-419", "la jota, la cota", "lɑ hˈɔtɑ, lɑ kˈɔtɑ"),
+        ("es-419", "año y ano, yo", "ˈɑnjɔ i ˈɑnɔ, jˈɔ"),
+        ("fr", "bon, beau", "bˈɔn, bˈɔ"),
+        ("de", "Buch, Buk", "bˈuh, bˈuk"),
+        ("ru", "привет", "pɹjivjˈAt"),
+    ],
+)
+def test_sounds_that_english_lacks_stay_apart_in_their_own_language(voice: str, text: str, phonemes: str) -> None:
+    assert EspeakPhonemizer(voice)(text) == phonemes
+
+
 def test_unknown_voice() -> None:
     with pytest.raises(OptionError, match="no voice 'xx-nowhere'"):
         EspeakPhonemizer("xx-nowhere")("hello")

@@ -126,7 +126,9 @@ def test_missing_special_tokens_and_bad_configs() -> None:
         with pytest.raises(ConfigError, match="template"):
             TextTokenizer(llama_like(), TextConfig(template=template))
     with pytest.raises(ConfigError, match="alphabet 'klingon'"):
-        TextTokenizer(llama_like(), TextConfig(alphabet="klingon"))  # type: ignore[arg-type]
+        TextConfig(alphabet="klingon")
+    with pytest.raises(ConfigError, match="alphabet 'espeak:'"):
+        TextConfig(alphabet="espeak:")
 
 
 def test_phonemes_as_the_alphabet() -> None:

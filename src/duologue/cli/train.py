@@ -100,6 +100,15 @@ class Learning:
             rich_help_panel=_LEARNING,
         ),
     ] = 1.0
+    alphabet: Annotated[
+        str | None,
+        typer.Option(
+            metavar="espeak:VOICE",
+            help="Whose phonemes are read, for a language that is new to a model that reads phonemes: espeak:es, say.",
+            show_default=False,
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None
     voices: Annotated[
         int, typer.Option(min=0, help="So many of DATA's voices come with the result.", rich_help_panel=_LEARNING)
     ] = _MAX_SHIPPED_VOICES
@@ -151,6 +160,10 @@ def train(
     A few minutes of speech in one voice cost the others, and words; with
     --rehearse, and with a --blend of 0.8 or so, less is lost.
 
+    Another language is learned like any other speech by a model that reads
+    letters. The bundled one reads phonemes, and with --alphabet those of that
+    language; the voices that it had are left out.
+
     A run that was interrupted, or killed, goes on where its last checkpoint
     was when the same command is given again. Under torchrun every process
     takes batches of its own.
@@ -160,15 +173,18 @@ def train(
       duologue train data/ -o tuned/
       duologue train data/ -o tuned/ --lora 16 --minutes 30
       duologue train data/ -o tuned/ --rehearse own/
+      duologue train spanish/ -o tuned/ --alphabet espeak:es-419
       duologue speak "Hello there." --model tuned/model -o hello.wav
       torchrun --nproc-per-node 8 -m duologue train data/ -o tuned/ --shard
     """
     from duologue.checkpoints import load_checkpoint
-    from duologue.cli.tuning import Batching, Rehearsal, read_conversations, tune
+    from duologue.cli.tuning import Batching, Rehearsal, in_alphabet, read_conversations, tune
     from duologue.engine.load import find_device, find_source
     from duologue.train.board import Board
     from duologue.train.distributed import joined
 
+    if learning.alphabet is not None and learning.rehearse is not None:
+        raise OptionError("--rehearse keeps what a model can say in its language; with --alphabet that is another one")
     if (out / "model").exists():
         raise OptionError(f"{out / 'model'} is there already: choose another folder, or take it away")
     is_quiet = messages.quiet or messages.as_json
@@ -177,6 +193,8 @@ def train(
     device = find_device(machine.device)
     with joined(None if rank is None else int(rank), is_sharding=memory.shard) as world:
         base = load_checkpoint(find_source(source.model), revision=source.revision, offline=source.offline)
+        if learning.alphabet is not None:
+            base = in_alphabet(base, learning.alphabet)
         tune(
             base,
             read_conversations(data, base),
@@ -190,6 +208,7 @@ def train(
             ),
             blend=learning.blend,
             num_voices=learning.voices,
+            keeps_voices=learning.alphabet is None,
             device=device,
             world=world,
             board=Board(out / "run" / "board") if tensorboard and world.is_first else None,

