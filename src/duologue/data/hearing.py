@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from duologue.checkpoints.whisper import bundled_whisper
+from duologue.checkpoints.whisper import bundled_whisper, torch_threads_kept
 from duologue.errors import CheckpointError, DataError
 
 RATE: Final = 16_000  # of every instrument here
@@ -79,7 +79,8 @@ class Transcriber:
             raise _missing(error) from error
         try:
             source = str(bundled_whisper(cache)) if model is None else model
-            self._model: Any = WhisperModel(source, device="cpu", compute_type="int8", cpu_threads=1)
+            with torch_threads_kept():
+                self._model: Any = WhisperModel(source, device="cpu", compute_type="int8", cpu_threads=1)
         except CheckpointError as error:
             raise DataError(str(error)) from error
         except Exception as error:  # of the hub client, of CTranslate2: no common base

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from duologue.audio import resample
+from duologue.checkpoints.whisper import torch_threads_kept
 from duologue.data.corpus import PcmStore
 from duologue.errors import TrainingError
 
@@ -35,7 +36,10 @@ class WhisperTeacher:
         except ImportError as error:
             raise TrainingError(f"{error.name} is not installed: pip install 'duologue[train]'") from error
         self._ctranslate2 = ctranslate2
-        self._model = ctranslate2.models.Whisper(str(folder), device="cpu", compute_type="int8", intra_threads=threads)
+        with torch_threads_kept():
+            self._model = ctranslate2.models.Whisper(
+                str(folder), device="cpu", compute_type="int8", intra_threads=threads
+            )
         self._mel = FeatureExtractor()
         self.frame_rate = frame_rate
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from duologue.audio import resample
-from duologue.checkpoints.whisper import bundled_whisper
+from duologue.checkpoints.whisper import bundled_whisper, torch_threads_kept
 from duologue.errors import CheckpointError, EvaluationError
 from duologue.eval.phones import PocketsphinxJudge, PronunciationJudge
 
@@ -121,9 +121,10 @@ class WhisperRecognizer:
                 f"or a size: {', '.join(_WHISPER_SIZES)}"
             )
         try:
-            self._model: Any = WhisperModel(
-                source, device="cpu", compute_type="int8", cpu_threads=threads, local_files_only=offline
-            )
+            with torch_threads_kept():
+                self._model: Any = WhisperModel(
+                    source, device="cpu", compute_type="int8", cpu_threads=threads, local_files_only=offline
+                )
         except Exception as error:  # of the hub client, of CTranslate2: no common base
             raise EvaluationError(f"the recogniser {model} cannot be loaded ({error})") from error
         self._seed: Any = ctranslate2.set_random_seed
