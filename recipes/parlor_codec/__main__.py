@@ -84,7 +84,8 @@ def listener_of(arguments: argparse.Namespace, work: Work) -> Listener | None:
     if not arguments.round_trips:
         return None
     lines = gather(arguments.listen_to, limit=arguments.round_trips)
-    return Listener(Ear(Instruments(work.folder, threads=work.threads, offline=True), lines))
+    # One thread: beside a Whisper of several, training takes more than twice as long.
+    return Listener(Ear(Instruments(work.folder, threads=1, offline=True), lines))
 
 
 def run(arguments: argparse.Namespace, plan: CodecPlan, world: World, report: Report) -> None:

@@ -89,13 +89,14 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     config = PrepareConfig(TurnConfig(voice=arguments.voice, language=arguments.language), codec=arguments.model)
     made = prepared(arguments.source, arguments.work / "data", config, report, workers=arguments.threads)
     turns = first_codebooks(made, base.model.num_codebooks)
-    instruments = Instruments(arguments.work, offline=True, language=arguments.language)
     lines = held_out_lines(arguments.heldout, arguments.lines)
     num_others = 0 if is_new_language else arguments.others
     results: dict[str, list[Heard]] = {}
 
     def measure(name: str, model: str | Path) -> None:
         path = arguments.work / "heard" / f"{name.replace(' ', '_')}.json"
+        # Of their own each time: beside a Whisper of several threads training takes more than twice as long.
+        instruments = Instruments(arguments.work, threads=arguments.threads, offline=True, language=arguments.language)
         results[name] = hear(model, lines, arguments.voice, num_others, instruments, path)
         report(json.dumps({name: [heard.figures() for heard in results[name]]}))
 

