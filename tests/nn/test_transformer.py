@@ -102,6 +102,15 @@ def test_what_all_rows_hold_alike_may_be_read_once(name, newest):
         torch.testing.assert_close(ours.values[:, :, :35], theirs.values[:, :, :35])
 
 
+def test_who_says_that_rows_are_alike_is_believed():
+    module = build(LLAMA)
+    begun, x = torch.randn(2, 20, LLAMA.dim), torch.randn(1, 4, LLAMA.dim).expand(2, -1, -1)
+    state = module.init_state(2)
+    module(begun, state)
+    found = module(x, state, alike=True)
+    torch.testing.assert_close(found[1], found[0])  # both have read the first row's past
+
+
 def test_attention_equals_a_loop_over_its_definition():
     for config in (LLAMA, MIMI):
         torch.manual_seed(0)
