@@ -28,9 +28,9 @@ from recipes.work import Report, run_safely
 
 _METHODS = ("full", "lora")
 LINES = Path(__file__).with_name("lines.txt")
-_RATES = {"full": 2e-4, "lora": 6e-4}
+_RATES = {"full": 3e-4, "lora": 6e-4}
 _BLENDS = {"full": 1.0, "lora": 0.9}
-_OWN_SHARE = 0.3
+_OWN_SHARE = 0.4
 
 
 def main() -> int:
@@ -73,7 +73,7 @@ def main() -> int:
         "recordings, so that it forgets less (default: 480 lines of this recipe)",
     )
     parser.add_argument("--no-rehearsal", action="store_true", help="learn the recordings alone")
-    parser.add_argument("--learning-rate", type=float, help="(default: 2e-4 in full, 6e-4 by LoRA)")
+    parser.add_argument("--learning-rate", type=float, help="(default: 3e-4 in full, 6e-4 by LoRA)")
     parser.add_argument("--train-minutes", type=float, default=10, help="computing time of each run (default: 10)")
     parser.add_argument("--lines", type=int, default=20, help="held-out lines to speak (default: 20)")
     parser.add_argument("--others", type=int, default=2, help="other voices of the model to measure (default: 2)")
