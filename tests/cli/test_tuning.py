@@ -5,13 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from duologue.checkpoints import load_checkpoint
+from duologue.checkpoints import Checkpoint, load_checkpoint
 from duologue.cli import tuning
 from duologue.cli.tuning import Batching, Rehearsal
 from duologue.config import TextConfig
 from duologue.data.shards import CodedTurn
 from duologue.engine.load import find_source
-from duologue.errors import ConfigError, OptionError
+from duologue.errors import ConfigError, DuologueWarning, OptionError, TrainingError
+
+
+def data(base: Checkpoint) -> tuning._Data:
+    return tuning._Data(base, Batching(200, 120), is_telling=True)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.6])
@@ -22,9 +26,9 @@ def test_rehearsal_has_its_share_of_the_rows(tiny: Path, share: float) -> None:
     def turn(text: str, code: int, frames: int) -> CodedTurn:
         return CodedTurn("ada", 0, text, np.full((count, frames), code, np.int16))
 
-    new = [[turn("new", 1, 12)] for _ in range(9)]
-    own = [[turn("old", 2, 30)] for _ in range(2)]
-    draw = tuning._sampler(new, base, Batching(200, 120), seed=0, rehearsal=Rehearsal(own, share))
+    new = [[turn("new", 1, 12)] for _ in range(40)]
+    own = [[turn("old", 2, 30)] for _ in range(12)]
+    draw = data(base).sampler(new, seed=0, rehearsal=Rehearsal(own, share))
     rows = {1: 0, 2: 0}
     mixed = 0
     for step in range(150):
@@ -67,5 +71,16 @@ def test_an_alphabet_that_is_none_or_not_the_models(tiny: Path) -> None:
 def test_without_rehearsal_all_is_new(tiny: Path) -> None:
     base = load_checkpoint(str(tiny))
     new = [[CodedTurn("ada", 0, "new", np.full((base.model.num_codebooks, 12), 1, np.int16))]]
-    batch = tuning._sampler(new, base, Batching(200, 120), seed=0)(0)
+    batch = data(base).sampler(new, seed=0)(0)
     assert (batch.tokens[..., 0][batch.scored] <= 1).all()
+
+
+def test_turns_without_room_are_counted_and_have_no_weight(tiny: Path) -> None:
+    base = load_checkpoint(str(tiny))
+    count = base.model.num_codebooks
+    long, short = (CodedTurn("ada", 0, "new", np.full((count, frames), 1, np.int16)) for frames in (300, 12))
+    with pytest.warns(DuologueWarning, match="2 of 5 turns have more than 120 rows and are left out"):
+        kept = data(base).fitting([[long], [short, long, short], [short]])
+    assert [len(turns) for turns in kept] == [1, 1, 1]
+    with pytest.raises(TrainingError, match="120 rows: nothing to rehearse"):
+        data(base).sampler(kept, seed=0, rehearsal=Rehearsal([], 0.3))

@@ -117,3 +117,19 @@ def test_turns_of_one_voice_in_a_row_become_one() -> None:
         audio = merged.tokens[row, first & merged.scored[row], :-1]
         assert is_end(audio).tolist() == [False] * 12 + [True]  # 5 + 7 frames, one end
         assert merged.tokens[row, first & ~merged.scored[row], -1].tolist()[2:-1] == [20, 21, 22, 23]
+
+
+def test_no_turn_introduces_itself() -> None:
+    """It would be learned by copying it; a voice with a single turn goes without."""
+    alone = [[make_turn("solo", 0, 6, text)] for text in ("ab", "cd")]
+    talk = [[make_turn(voice, 0, 5, text)] for voice, text in zip("xyz", ("ef", "gh", "ij"), strict=True)]
+    sampler = SequenceSampler(alone + talk, encode, batch_rows=240, lengths=(60,), seed=0)
+    lengths = set()
+    for step in range(30):
+        batch = sampler(step)
+        for row in range(len(batch.turn)):
+            numbers = range(int(batch.turn[row].max()) + 1)
+            texts = [tuple(batch.tokens[row, batch.turn[row] == n][2:4, -1].tolist()) for n in numbers]
+            assert len(texts) == len(set(texts))
+            lengths.add(len(texts))
+    assert lengths == {1, 2}

@@ -1,8 +1,10 @@
 """Shards made here, by several processes, on Ray: the same bytes; interrupted runs that go on; bad files in between."""
 
 import json
+import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,12 +90,17 @@ def test_several_processes_make_the_same_bytes(
 
 
 @pytest.mark.filterwarnings("ignore")  # of Ray's own, and of the libraries it imports
-def test_ray_makes_the_same_bytes(folder: Path, tmp_path: Path, config: PrepareConfig, cache: Path) -> None:
+def test_ray_makes_the_same_bytes(
+    folder: Path, tmp_path: Path, config: PrepareConfig, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of recordings that are named from here, though a cluster's workers run in another place."""
     ray = pytest.importorskip("ray")
-    found = find_conversations(folder)
-    run(found, tmp_path / "one", config, cache)
+    run(find_conversations(folder), tmp_path / "one", config, cache)
     before = signal.getsignal(signal.SIGTERM)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    monkeypatch.chdir(tmp_path)
+    found = find_conversations(Path(folder.name))
+    config = replace(config, codec=os.path.relpath(str(config.codec)))
     try:
         progress = run(found, tmp_path / "ray", config, cache, workers=2, engine="ray")
     finally:
@@ -173,3 +180,19 @@ def test_speech_without_text_is_written_down(
     run(find_conversations(source), tmp_path / "out", PrepareConfig(codec=str(codec_folder)), cache)
     ((turn,),) = TurnStore(tmp_path / "out").conversations
     assert "coffee" in turn.text.lower()
+
+
+def test_a_known_speaker_says_nothing_of_when_and_what(
+    tmp_path: Path, codec_folder: Path, cache: Path, spoken: dict[str, Spoken]
+) -> None:
+    """A recording of more than a turn's length whose source names its speaker alone."""
+    source = tmp_path / "recordings"
+    source.mkdir()
+    once = torch.cat((torch.as_tensor(spoken["joe"].pcm), torch.zeros(RATE)))
+    write_audio(source / "a.wav", once.repeat(12), RATE)
+    (source / "list.csv").write_text("file,speaker\na.wav,joseph\n")
+    run(find_conversations(source), tmp_path / "out", PrepareConfig(codec=str(codec_folder)), cache)
+    (turns,) = TurnStore(tmp_path / "out").conversations
+    assert len(turns) >= 12
+    assert {turn.voice for turn in turns} == {"joseph"}
+    assert all("coffee" in turn.text.lower() for turn in turns[:2])

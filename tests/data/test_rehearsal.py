@@ -8,11 +8,14 @@ import pytest
 import torch
 
 import duologue
+from duologue.checkpoints import load_checkpoint
 from duologue.data import rehearsal
 from duologue.data.hearing import Heard, Samples
 from duologue.data.rehearsal import Rehearsed, rehearse
 from duologue.data.shards import TurnStore
 from duologue.engine.generator import Generator
+from duologue.engine.load import find_source
+from duologue.engine.quantization import Int8CSM
 from duologue.errors import DataError
 from tests.engine.builders import tiny_csm, tiny_mimi, tiny_tokenizer
 
@@ -21,6 +24,8 @@ LINES = ("Hello there.", "Yes, I do.", "Good morning.")
 
 class Ears:
     """Understands lines in their order, but for those that it is told to mishear."""
+
+    name = "some ears"
 
     def __init__(self, *misheard: str) -> None:
         self._heard = iter([Heard("something else" if line in misheard else line, 0.0) for line in LINES])
@@ -64,8 +69,21 @@ def test_a_run_goes_on_where_it_stopped(parlor: Generator, tmp_path: Path) -> No
     assert list(rehearse(parlor, LINES, tmp_path))[-1].kept == 3
     assert shard.stat().st_mtime_ns == made
     assert [turn.text for turns in TurnStore(tmp_path).conversations for turn in turns] == list(LINES)
-    with pytest.raises(DataError, match="shard-00000 of other lines or voices"):
+    with pytest.raises(DataError, match="shard-00000 of other lines, another model or another recogniser"):
         list(rehearse(parlor, LINES[1:], tmp_path))
+    with pytest.raises(DataError, match="shard-00000 of other lines, another model or another recogniser"):
+        list(rehearse(parlor, LINES, tmp_path, transcriber=Ears()))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_a_model_is_known_by_its_weights(quantize: str | None) -> None:
+    first, again, other = (duologue.load("parlor", quantize=quantize) for _ in range(3))
+    assert rehearsal._digest(first.model) == rehearsal._digest(again.model)
+    changed = load_checkpoint(find_source("parlor"))
+    with torch.no_grad():
+        changed.model.backbone.layers[0].attention.q_proj.weight[0, 0] += 0.5
+    model = Int8CSM(changed.model) if quantize else changed.model
+    assert rehearsal._digest(model) != rehearsal._digest(other.model)
 
 
 def test_nothing_to_rehearse_is_said(parlor: Generator, tmp_path: Path) -> None:

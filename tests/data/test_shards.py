@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from duologue.data.shards import CodedTurn, TurnStore, first_codebooks, shard_name, write_index, write_shard
 from duologue.errors import DataError
@@ -55,6 +56,21 @@ def test_the_first_codebooks_of_every_turn() -> None:
     for turns, given in zip(first, conversations, strict=True):
         for one, whole in zip(turns, given, strict=True):
             assert np.array_equal(one.codes, whole.codes[:2]) and one.text == whole.text
+
+
+def test_a_full_disk_and_a_damaged_file_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    TurnStore.write(tmp_path, CONVERSATIONS, fingerprint="abc")
+    codes = tmp_path / f"{shard_name(0)}.safetensors"
+    codes.write_bytes(codes.read_bytes()[:40])
+    with pytest.raises(DataError, match=r"shard-00000.safetensors cannot be read .* prepare again"):
+        TurnStore(tmp_path)
+
+    def save(*_: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("duologue.data.shards.save_file", save)
+    with pytest.raises(DataError, match=r"shard-00001 cannot be written .*No space left.* make room"):
+        write_shard(tmp_path, shard_name(1), CONVERSATIONS, num_codebooks=K, about={})
 
 
 def test_refusals(tmp_path: Path) -> None:

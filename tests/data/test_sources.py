@@ -84,6 +84,24 @@ def test_kaldi_without_segments_or_text(tmp_path: Path) -> None:
     assert found.left_out == {"b": "not in text"}
 
 
+def test_identifiers_of_ljspeech_may_have_dots(tmp_path: Path) -> None:
+    touch(tmp_path, "wavs/p225.001.wav", "wavs/p225.002.wav")
+    (tmp_path / "metadata.csv").write_text("p225.001|One|One\np225.002.wav|Two|Two\n")
+    found = find_conversations(tmp_path)
+    assert not found.left_out
+    assert [turns[0].text for turns in utterances(found).values()] == ["One", "Two"]
+
+
+def test_all_of_a_conversation_that_lacks_a_recording_is_listed(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "c.wav", "d.wav")
+    rows = ["file,text,conversation", "a.wav,One,x", "b.wav,Two,x", "c.wav,Three,x", "d.wav,Four,y"]
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    found = find_conversations(tmp_path)
+    assert [one.name for one in found.conversations] == ["y"]
+    reason = "in a conversation with b.wav: no such recording"
+    assert found.left_out == {"a.wav": reason, "b.wav": "no such recording", "c.wav": reason}
+
+
 def test_kaldi_pipes_are_refused(tmp_path: Path) -> None:
     (tmp_path / "wav.scp").write_text("a sph2pipe -f wav a.sph |\n")
     with pytest.raises(DataError, match="a is a command"):

@@ -202,10 +202,10 @@ def recordings(folder: Path) -> Path:
 
 def test_recordings_play_their_own_lines(tmp_path: Path) -> None:
     system = RecordedSystem("r", recordings(tmp_path))
-    assert [(line.id, line.text, line.voice) for line in system.own_lines()] == [
-        ("a.0", "First.", "ann"),
-        ("a.1", "Second.", "bob"),
-        ("b", "Third.", None),
+    assert [(line.id, line.text, line.voice, line.is_prompt) for line in system.own_lines()] == [
+        ("a.0", "First.", "ann", True),
+        ("a.1", "Second.", "bob", True),
+        ("b", "Third.", None, False),
     ]
     assert system.voices() == ["ann", "bob"]
     assert system.speak(request(own_line="a.0")).sound.duration_s == pytest.approx(1.1)

@@ -1,6 +1,7 @@
 """Several processes, and several batches a step, train a speech model as one process with one batch does."""
 
 import dataclasses
+import json
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from duologue.config import CSM_PRESETS
 from duologue.errors import TrainingError
 from duologue.frames import RowBatch
 from duologue.model.csm import CSM
-from duologue.train.csm import CSMTrainConfig, train_csm
+from duologue.train.csm import CSMTrainConfig, train_csm, validation_losses
 from duologue.train.distributed import World
 from duologue.train.loop import LoopConfig
 
@@ -23,6 +24,7 @@ def make_config(**changes: object) -> CSMTrainConfig:
     loop = LoopConfig(
         num_steps=STEPS, learning_rate=1e-3, muon_learning_rate=2e-3, warmup_steps=2, save_every=10, log_every=5
     )
+    loop = dataclasses.replace(loop, evaluate_every=8)
     # Every frame through the depth decoder: the draw would differ between one process and two.
     config = CSMTrainConfig(model=CSM_PRESETS["tiny"], loop=dataclasses.replace(loop, **changes), depth_share=1.0)  # type: ignore[arg-type]
     return config
@@ -59,7 +61,17 @@ def train(folder: Path, world: World, *, killed_at: int = -1, **changes: object)
         mine = part(rows(index // count), world.rank, world.size)
         return part(mine, index % count, count)
 
-    return train_csm(config, batches, folder, world=world, quiet=True).state_dict()
+    def measure(model: CSM, step: int) -> dict[str, float]:
+        return validation_losses(model, [rows(100)])
+
+    return train_csm(config, batches, folder, evaluate=measure, world=world, quiet=True).state_dict()
+
+
+def measured(folder: Path) -> list[dict[str, float]]:
+    records = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return [
+        {key: record[key] for key in sorted(record) if "eval" in key} for record in records if "eval_depth" in record
+    ]
 
 
 def work(rank: int, is_sharding: bool, folder: Path) -> None:
@@ -88,6 +100,10 @@ def test_two_processes_train_as_one(tmp_path: Path, is_sharding: bool) -> None:
         assert torch.equal(first[name], second[name]), name
         assert torch.equal(first[name], resumed[name]), name
         torch.testing.assert_close(first[name], tensor, atol=1e-5, rtol=1e-5, msg=name)
+    together, apart = measured(tmp_path / "alone"), measured(tmp_path / "run")
+    assert len(together) == len(apart) == 3
+    for ours, theirs in zip(together, apart, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
 
 
 def test_accumulated_batches_are_as_good_as_one(tmp_path: Path) -> None:

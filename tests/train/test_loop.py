@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from duologue.errors import TrainingError
+from duologue.errors import DuologueWarning, TrainingError
+from duologue.train.distributed import World, like
 from duologue.train.loop import WEIGHT, LoopConfig, TrainingLoop
 from duologue.train.optimizers import Player, Rates
 
@@ -192,8 +193,8 @@ def test_weights_decay_alike_whatever_their_rates() -> None:
 def test_resume_refuses_another_configuration(tmp_path: Path) -> None:
     loop = make_loop(tmp_path)
     loop.run(step_of(loop), quiet=True)
-    with pytest.raises(TrainingError, match=r"loop.learning_rate was 0.05, is 0.1"):
-        make_loop(tmp_path, learning_rate=0.1).resume()
+    with pytest.raises(TrainingError, match=r"loop.weight_decay was 0.01, is 0.1$"):
+        make_loop(tmp_path, weight_decay=0.1, learning_rate=0.1).resume()
 
 
 def test_resume_of_nothing(tmp_path: Path) -> None:
@@ -245,3 +246,73 @@ def test_a_budget_of_minutes_ends_a_run(tmp_path: Path) -> None:
     loop.run(step_of(loop), quiet=True)
     assert 0 < loop.step_index < 10_000
     assert (tmp_path / "last" / "state.safetensors").exists()
+
+
+def test_settings_of_memory_and_rates_may_change_on_the_way(tmp_path: Path) -> None:
+    first = make_loop(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        first.run(step_of(first, stop_at=3), quiet=True)
+    second = make_loop(tmp_path, learning_rate=0.01, accumulate=2)
+    with pytest.warns(DuologueWarning, match=r"loop.accumulate was 1, is 2; loop.learning_rate was 0.05, is 0.01"):
+        assert second.resume()
+    second.run(step_of(second), quiet=True)
+    assert second.step_index == 12
+
+
+def test_a_damaged_checkpoint_says_so(tmp_path: Path) -> None:
+    loop = make_loop(tmp_path)
+    loop.run(step_of(loop), quiet=True)
+    state = tmp_path / "last" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:100])
+    with pytest.raises(TrainingError, match=r"last is damaged .* take it away to begin anew"):
+        make_loop(tmp_path).resume()
+
+
+def test_memory_may_be_short_where_the_optimizer_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    loop = make_loop(tmp_path)
+    monkeypatch.setattr(Player, "step", step)
+    with pytest.raises(TrainingError, match=r"step 0 does not fit .* with LoRA or shared among processes"):
+        loop.run(step_of(loop), quiet=True)
+
+
+def test_a_signal_is_not_forgotten_while_processes_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two processes this one hears it in the middle of the talk of the first step: both stop after the second."""
+    loop = make_loop(tmp_path)
+    monkeypatch.setattr(World, "size", 2)
+    monkeypatch.setattr(World, "average", lambda world, tensors: list(tensors))
+    monkeypatch.setattr(World, "share", lambda world, tensors: None)
+    monkeypatch.setattr(World, "wait", lambda world: None)
+    words = []
+
+    def total(world: World, tensor: Tensor) -> Tensor:
+        if tensor.shape == (2,):
+            words.append(tensor.tolist()[0])
+            if len(words) == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return tensor.clone()
+
+    monkeypatch.setattr(World, "total", total)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(step_of(loop), quiet=True)
+    assert words == [0, signal.SIGTERM]
+    assert loop.step_index == 2
+
+
+def test_what_a_checkpoint_held_goes_to_the_models_device(tmp_path: Path) -> None:
+    """But for a count of steps, which AdamW keeps on the CPU."""
+    assert like(torch.ones(2), torch.empty(2, device="meta")).device.type == "meta"
+    loop = make_loop(tmp_path)
+    loop.run(step_of(loop), quiet=True)
+    saved = loop.players[0].state()
+    module = nn.Linear(8, 1, device="meta")
+    player = Player("loss", {"2.weight": module.weight}, Rates(0.1))
+    player.load_state(saved)
+    state = player.optimizers[0].state[module.weight]
+    assert {key: value.device.type for key, value in state.items()} == {
+        "step": "cpu",
+        "exp_avg": "meta",
+        "exp_avg_sq": "meta",
+    }

@@ -165,8 +165,9 @@ def train(
     language; the voices that it had are left out.
 
     A run that was interrupted, or killed, goes on where its last checkpoint
-    was when the same command is given again. Under torchrun every process
-    takes batches of its own.
+    was when the same command is given again; --rows, --accumulate,
+    --checkpointing, --depth-share and --learning-rate may then be others.
+    Under torchrun every process takes batches of its own.
 
     Examples:
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import re
 import shutil
 import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -18,13 +20,13 @@ import torch
 from duologue.audio import write_audio
 from duologue.checkpoints import Checkpoint, load_codec, save_checkpoint
 from duologue.codec.mimi import Mimi
-from duologue.data.conversations import SequenceSampler
+from duologue.data.conversations import SequenceSampler, fitting
 from duologue.data.prompts import Named, write_order, write_voices
 from duologue.data.shards import CodedTurn, TurnStore, first_codebooks
 from duologue.engine.context import CodedSegment
 from duologue.engine.generator import Generator
 from duologue.engine.voices import VoiceLibrary, codec_fingerprint
-from duologue.errors import CheckpointError, OptionError
+from duologue.errors import CheckpointError, DuologueWarning, OptionError, TrainingError
 from duologue.model.csm import CSM
 from duologue.text import TextTokenizer
 from duologue.train.board import Board
@@ -111,16 +113,25 @@ def tune(
     """
     world, batching = world or World(), batching or Batching()
     base.model.float()
-    held_out = list(conversations[::_HELD_OUT_EVERY])
-    learned = [turns for index, turns in enumerate(conversations) if index % _HELD_OUT_EVERY] or held_out
+    data = _Data(base, batching, is_telling=world.is_first)
+    usable = data.fitting(conversations)
+    held_out = usable[::_HELD_OUT_EVERY]
+    learned = [turns for index, turns in enumerate(usable) if index % _HELD_OUT_EVERY] or held_out
+    if rehearsal is not None:
+        rehearsal = Rehearsal(data.fitting(rehearsal.conversations), rehearsal.share)
     seed = config.loop.seed
-    draw = _sampler(learned, base, batching, seed=seed + 1 + 1000 * world.rank, rehearsal=rehearsal)
-    judge = _Judge(base, held_out, _sampler(held_out, base, batching, seed=seed), out, world, board, device)
+    draw = data.sampler(learned, seed=seed + 1 + 1000 * world.rank, rehearsal=rehearsal)
+    judge = _Judge(base, held_out, data.sampler(held_out, seed=seed), out, world, board, device)
     model = train_csm(
         config,
         lambda index, _: draw(index),
         out / "run",
         initial=base.model.state_dict(),
+        description={
+            "batching": asdict(batching),
+            "data": _digest(usable),
+            "rehearsal": None if rehearsal is None else [_digest(rehearsal.conversations), rehearsal.share],
+        },
         evaluate=judge,
         device=device,
         world=world,
@@ -147,39 +158,65 @@ def draw_back(tuned: CSM, base: CSM, blend: float) -> None:
             weight.lerp_(before[name].to(weight), 1 - blend)
 
 
-def _sampler(
-    conversations: Conversations,
-    base: Checkpoint,
-    batching: Batching,
-    *,
-    seed: int,
-    rehearsal: Rehearsal | None = None,
-) -> SequenceSampler:
-    weights = None
-    if rehearsal is not None:
-        own = _renamed(rehearsal.conversations)
-        share = rehearsal.share / (1 - rehearsal.share) * _num_frames(conversations) / _num_frames(own)
-        weights = {turn.voice: share for turns in own for turn in turns}
-        conversations = [*conversations, *own]
-    longest = min(batching.longest, base.model.config.backbone.max_positions, batching.rows)
-    lengths = [longest]
-    while lengths[-1] / _LENGTH_STEP >= _SHORTEST_ROWS:
-        lengths.append(round(lengths[-1] / _LENGTH_STEP))
-    prepared: dict[str, str] = {}
+class _Data:
+    """Conversations as batches of a model's rows."""
 
-    def encode(text: str, speaker: int) -> list[int]:
-        if text not in prepared:
-            prepared[text] = base.tokenizer.prepare(text)
-        return base.tokenizer.encode_prepared(prepared[text], speaker)
+    def __init__(self, base: Checkpoint, batching: Batching, *, is_telling: bool) -> None:
+        self._tokenizer, self._rows, self._is_telling = base.tokenizer, batching.rows, is_telling
+        self._longest = min(batching.longest, base.model.config.backbone.max_positions, batching.rows)
+        self._prepared: dict[str, str] = {}
 
-    return SequenceSampler(
-        conversations, encode, batch_rows=batching.rows, lengths=lengths[::-1], seed=seed, weights=weights
-    )
+    def fitting(self, conversations: Conversations) -> list[list[CodedTurn]]:
+        """The turns that a sequence has room for; warns of the others."""
+        kept = fitting(conversations, self._encode, self._longest)
+        count, total = (sum(map(len, turns)) for turns in (kept, conversations))
+        if 0 < count < total and self._is_telling:  # where none is left the sampler says so
+            warnings.warn(
+                f"{total - count} of {total} turns have more than {self._longest} rows and are left out",
+                DuologueWarning,
+                stacklevel=3,
+            )
+        return kept
+
+    def sampler(
+        self, conversations: Conversations, *, seed: int, rehearsal: Rehearsal | None = None
+    ) -> SequenceSampler:
+        """Draws batches of conversations that fit, and of what is rehearsed beside them."""
+        weights = None
+        if rehearsal is not None:
+            own = _renamed(rehearsal.conversations)
+            if not own:
+                raise TrainingError(f"no turn fits a sequence of {self._longest} rows: nothing to rehearse")
+            share = rehearsal.share / (1 - rehearsal.share) * _num_frames(conversations) / _num_frames(own)
+            weights = {turn.voice: share for turns in own for turn in turns}
+            conversations = [*conversations, *own]
+        lengths = [self._longest]
+        while lengths[-1] / _LENGTH_STEP >= _SHORTEST_ROWS:
+            lengths.append(round(lengths[-1] / _LENGTH_STEP))
+        return SequenceSampler(
+            conversations, self._encode, batch_rows=self._rows, lengths=lengths[::-1], seed=seed, weights=weights
+        )
+
+    def _encode(self, text: str, speaker: int) -> list[int]:
+        if text not in self._prepared:
+            self._prepared[text] = self._tokenizer.prepare(text)
+        return self._tokenizer.encode_prepared(self._prepared[text], speaker)
 
 
 def _renamed(conversations: Conversations) -> list[list[CodedTurn]]:
     """A model's own speech in voices of other names than any recording's: neither leads the other."""
     return [[replace(turn, voice=f"{turn.voice} of the model") for turn in turns] for turns in conversations]
+
+
+def _digest(conversations: Conversations) -> str:
+    """What tells these conversations from others."""
+    digest = hashlib.blake2b(digest_size=16)
+    for turns in conversations:
+        for turn in turns:
+            digest.update(json.dumps([turn.voice, turn.speaker, turn.text, turn.codes.shape]).encode())
+            digest.update(turn.codes.tobytes())
+        digest.update(b"|")
+    return digest.hexdigest()
 
 
 def _num_frames(conversations: Conversations) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,15 @@ class _Mapper:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         return {"name": self._make(row["task"])}
+
+
+def _anywhere(task: Task) -> Task:
+    """The task with paths that do not depend on where a worker runs."""
+    conversations = tuple(
+        replace(one, parts=tuple(replace(part, path=part.path.absolute()) for part in one.parts))
+        for one in task.conversations
+    )
+    return replace(task, conversations=conversations)
 
 
 def make_on_cluster(
@@ -38,7 +48,9 @@ def make_on_cluster(
         if signal.getsignal(signal.SIGTERM) is not before:
             signal.signal(signal.SIGTERM, before)  # which Ray takes for itself, and keeps
     ray.data.DataContext.get_current().enable_progress_bars = False
-    rows = ray.data.from_items([{"task": task} for task in tasks], override_num_blocks=len(tasks))
+    if config.codec is not None and Path(config.codec).exists():
+        config = replace(config, codec=str(Path(config.codec).absolute()))
+    rows = ray.data.from_items([{"task": _anywhere(task)} for task in tasks], override_num_blocks=len(tasks))
     made = rows.map(
         _Mapper,  # type: ignore[arg-type]  # a class, of which each worker makes one
         fn_constructor_args=(config, folder.absolute(), cache.absolute()),

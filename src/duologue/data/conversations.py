@@ -36,6 +36,26 @@ class _Entry:
     num_rows: int
 
 
+def fitting(conversations: Sequence[Sequence[CodedTurn]], encode: TextEncoder, longest: int) -> list[list[CodedTurn]]:
+    """The conversations without turns of more than `longest` rows, each of which cuts its conversation in two."""
+    kept = []
+    for conversation in conversations:
+        piece: list[CodedTurn] = []
+        for turn in conversation:
+            if _num_rows(turn, encode) <= longest:
+                piece.append(turn)
+            elif piece:
+                kept.append(piece)
+                piece = []
+        if piece:
+            kept.append(piece)
+    return kept
+
+
+def _num_rows(turn: CodedTurn, encode: TextEncoder) -> int:
+    return len(encode(turn.text, 0)) + int(turn.codes.shape[1]) + 1
+
+
 class SequenceSampler:
     """Draws batches of about `batch_rows` rows, all sequences of a batch about equally long."""
 
@@ -63,22 +83,16 @@ class SequenceSampler:
         self.max_speakers, self.prompt_share = max_speakers, prompt_share
         self._encode, self._ids = encode, dict[tuple[str, int], list[int]]()
         longest = max(self.lengths)
-        self.conversations: list[list[_Entry]] = []
-        by_voice: dict[str, list[_Entry]] = defaultdict(list)
-        for conversation in conversations:
-            entries: list[_Entry] = []
-            for turn in conversation:
-                entry = _Entry(turn, self._num_rows(turn))
-                if entry.num_rows <= longest:
-                    entries.append(entry)
-                    by_voice[turn.voice].append(entry)
-                elif entries:  # a turn that fits nowhere cuts its conversation in two
-                    self.conversations.append(entries)
-                    entries = []
-            if entries:
-                self.conversations.append(entries)
+        self.conversations = [
+            [_Entry(turn, _num_rows(turn, self._text_ids)) for turn in turns]
+            for turns in fitting(conversations, self._text_ids, longest)
+        ]
         if not self.conversations:
             raise TrainingError(f"no turn fits a sequence of {longest} rows: nothing to train on")
+        by_voice: dict[str, list[_Entry]] = defaultdict(list)
+        for entries in self.conversations:
+            for entry in entries:
+                by_voice[entry.turn.voice].append(entry)
         self.by_voice = dict(by_voice)
         self.num_codebooks = int(self.conversations[0][0].turn.codes.shape[0])
         share = np.array(
@@ -97,7 +111,8 @@ class SequenceSampler:
         pool = [self._sequence(length, random) for _ in range(_POOL * max(1, self.batch_rows // length))]
         # Neighbours by length share a batch: little of it is padding.
         by_length = sorted(
-            ((sum(self._num_rows(turn) for turn, _ in sequence), sequence) for sequence in pool), key=itemgetter(0)
+            ((sum(_num_rows(turn, self._text_ids) for turn, _ in sequence), sequence) for sequence in pool),
+            key=itemgetter(0),
         )
         first = int(random.integers(len(pool)))
         batch: list[list[tuple[CodedTurn, int]]] = []
@@ -108,9 +123,6 @@ class SequenceSampler:
                 break
             batch.append(sequence)
         return self._collate(batch)
-
-    def _num_rows(self, turn: CodedTurn) -> int:
-        return len(self._text_ids(turn.text, 0)) + int(turn.codes.shape[1]) + 1
 
     def _text_ids(self, text: str, speaker: int) -> list[int]:
         if "\n" in text:  # hardly ever drawn again
@@ -131,11 +143,13 @@ class SequenceSampler:
             if conversation[first].num_rows <= length:
                 break
         turns: list[CodedTurn] = []
+        taken: set[int] = set()
         room = length
         for entry in conversation[first:]:
             if turns and entry.num_rows > room:
                 break
             turns.append(entry.turn)
+            taken.add(id(entry))
             room -= entry.num_rows
         speakers = list(dict.fromkeys(turn.speaker for turn in turns))
         leads = [(turn.voice, turn.speaker) for turn in turns]
@@ -143,8 +157,9 @@ class SequenceSampler:
             voice, speaker = leads[int(random.integers(len(leads)))]
             choices = self.by_voice[voice]
             lead = choices[int(random.integers(len(choices)))]
-            if lead.num_rows > room:
+            if lead.num_rows > room or id(lead) in taken:  # no turn leads itself: it would be learned by copying
                 break
+            taken.add(id(lead))
             turns.insert(0, replace(lead.turn, speaker=speaker))
             room -= lead.num_rows
         turns = self._merged(turns, random)

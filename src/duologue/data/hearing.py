@@ -87,6 +87,7 @@ class Transcriber:
             raise DataError(f"the recogniser {model} cannot be loaded ({error})") from error
         self._seed: Any = ctranslate2.set_random_seed
         self._language = language
+        self.name = f"{model or 'whisper-base'}, {language or 'any language'}"
 
     def __call__(self, pcm: Samples) -> Heard:
         """The words of `[S]`."""

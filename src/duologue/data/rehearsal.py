@@ -14,15 +14,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import torch
 
 from duologue.audio import resample
 from duologue.data.hearing import RATE, Transcriber
 from duologue.data.shards import CodedTurn, read_json, shard_name, write_index, write_shard
 from duologue.data.turns import disagreement
 from duologue.engine.generator import Generator
+from duologue.engine.quantization import Int8Linear
 from duologue.engine.scheduler import Scheduler
 from duologue.engine.speech import Speech
 from duologue.errors import DataError
+from duologue.model.csm import CSM
 
 _SHARD_LINES: Final = 24
 _NUM_STREAMS: Final = 8
@@ -60,13 +63,21 @@ def rehearse(
 
     Kept is what ended by itself and of which `transcriber` understood every word; without one, all that ended. A low
     `temperature` keeps to the text. Shards that are there stay, so that an interrupted run goes on. Raises `DataError`
-    without lines or voices, where `folder` holds shards of others, and where nothing could be kept.
+    without lines or voices, where `folder` holds shards of others, of another model or of what another recogniser
+    understood, and where nothing could be kept.
     """
     voices = generator.voices.shipped_names
     if not lines or not voices:
         raise DataError(f"nothing to rehearse: {'the model has no voices' if lines else 'there are no lines'}")
     folder.mkdir(parents=True, exist_ok=True)
-    tasks = list(_tasks(lines, voices, {"codec": generator.voices.fingerprint, "temperature": temperature}, seed))
+    options = {
+        "codec": generator.voices.fingerprint,
+        "model": _digest(generator.model),
+        "guidance": generator.model.config.guidance,
+        "temperature": temperature,
+        "recogniser": None if transcriber is None else transcriber.name,
+    }
+    tasks = list(_tasks(lines, voices, options, seed))
     kept = 0
     with Scheduler(generator, max_streams=_NUM_STREAMS, max_waiting=_SHARD_LINES) as scheduler:
         for number, task in enumerate(tasks):
@@ -78,7 +89,8 @@ def rehearse(
             made = read_json(shard, f"{shard} has gone")
             if made.get("inputs") != task.inputs:
                 raise DataError(
-                    f"{folder} holds {task.name} of other lines or voices: choose another folder, or empty it"
+                    f"{folder} holds {task.name} of other lines, another model or another recogniser: choose another "
+                    "folder, or empty it"
                 )
             kept += len(made["conversations"])
             yield Rehearsed(min(len(lines), (number + 1) * _SHARD_LINES), len(lines), kept)
@@ -87,6 +99,19 @@ def rehearse(
     names = [task.name for task in tasks]
     count = generator.model.num_codebooks
     write_index(folder, names, fingerprint=generator.voices.fingerprint, num_codebooks=count, about={})
+
+
+def _digest(model: CSM) -> str:
+    """What tells a model's weights from others, quantized or not."""
+    digest = hashlib.blake2b(digest_size=16)
+    for module in model.modules():
+        if isinstance(module, Int8Linear):
+            weights = [module.codes()]
+        else:
+            weights = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        for weight in weights:
+            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _tasks(lines: Sequence[str], voices: Sequence[str], options: dict[str, Any], seed: int) -> Iterator[_Task]:

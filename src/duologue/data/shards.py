@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from duologue.errors import DataError
@@ -59,7 +60,7 @@ class TurnStore:
         self.names: list[str] = []
         self.conversations: list[list[CodedTurn]] = []
         for shard in index["shards"]:
-            codes = load_file(folder / f"{shard}.safetensors")["codes"]
+            codes = _read_codes(folder / f"{shard}.safetensors")
             entries = read_json(folder / f"{shard}.json", f"{folder} lacks its {shard}.json: prepare it again")
             for entry in entries["conversations"]:
                 self.names.append(entry["name"])
@@ -95,7 +96,10 @@ def write_shard(
     num_codebooks: int,
     about: Mapping[str, Any],
 ) -> None:
-    """Writes a shard's codes, then its JSON, which also holds `about`: a shard with a JSON is whole."""
+    """Writes a shard's codes, then its JSON, which also holds `about`: a shard with a JSON is whole.
+
+    Raises `DataError` where it cannot be written, on a full disk for example.
+    """
     pieces: list[npt.NDArray[np.int16]] = [np.zeros((0, num_codebooks), np.int16)]
     entries, position = [], 0
     for title, turns in conversations:
@@ -108,9 +112,12 @@ def write_shard(
             position += count
         entries.append({"name": title, "turns": listed})
     fresh = folder / f"{name}.safetensors.new"
-    save_file({"codes": np.concatenate(pieces)}, fresh)
-    os.replace(fresh, folder / f"{name}.safetensors")
-    write_json(folder / f"{name}.json", {**about, "conversations": entries})
+    try:
+        save_file({"codes": np.concatenate(pieces)}, fresh)
+        os.replace(fresh, folder / f"{name}.safetensors")
+        write_json(folder / f"{name}.json", {**about, "conversations": entries})
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{folder / name} cannot be written ({error}): make room, and start again to go on") from error
 
 
 def write_index(
@@ -126,6 +133,14 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     fresh = path.with_name(path.name + ".new")
     fresh.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     os.replace(fresh, path)
+
+
+def _read_codes(path: Path) -> npt.NDArray[np.int16]:
+    try:
+        codes: npt.NDArray[np.int16] = load_file(path)["codes"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise DataError(f"{path} cannot be read ({error}): delete it and its .json, and prepare again") from error
+    return codes
 
 
 def read_json(path: Path, missing: str) -> dict[str, Any]:

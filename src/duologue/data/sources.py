@@ -147,7 +147,8 @@ def _read_ljspeech(folder: Path) -> Found:
         cells = line.split("|")
         if len(cells) < 2:
             raise DataError(f"{folder / 'metadata.csv'}:{number}: expected id|text or id|text|normalised text")
-        path = by_stem.pop(Path(cells[0]).stem, None)
+        stem = cells[0] if cells[0] in by_stem else Path(cells[0]).stem
+        path = by_stem.pop(stem, None)
         if path is None:
             left_out[cells[0]] = _ABSENT
             continue
@@ -293,11 +294,11 @@ def _checked(layout: str, conversations: Iterable[Conversation], left_out: Mappi
     """Leaves out conversations of which a recording is missing."""
     kept, missing = [], dict(left_out or {})
     for conversation in conversations:
-        absent = [part.name for part in conversation.parts if not part.path.is_file()]
-        if absent:
-            missing[absent[0]] = _ABSENT
-        else:
+        absent = {part.name for part in conversation.parts if not part.path.is_file()}
+        if not absent:
             kept.append(conversation)
+        for part in conversation.parts if absent else ():
+            missing[part.name] = _ABSENT if part.name in absent else f"in a conversation with {min(absent)}: {_ABSENT}"
     return Found(layout, tuple(kept), missing)
 
 

@@ -125,7 +125,8 @@ class TurnMaker:
         return prepared
 
     def _add(self, part: Part, channels: Samples, prepared: Prepared) -> None:
-        pieces = self._known(part, channels) if part.utterances else self._found(part, channels)
+        is_known = part.utterances and not _is_unsplit(part, channels.shape[1] / self.sample_rate)
+        pieces = self._known(part, channels) if is_known else self._found(part, channels)
         if not pieces:
             prepared.left_out.append((part.name, "no speech found"))
         for turn, start_s in pieces:
@@ -165,7 +166,7 @@ class TurnMaker:
             found += [(Span(s.start_s, s.end_s, number if apart else s.speaker), track) for s in joined]
         found.sort(key=lambda pair: (pair[0].start_s, pair[0].speaker))
         is_shared = len({span.speaker for span, _ in found}) > 1
-        voice = config.voice or part.name
+        voice = part.utterances[0].speaker if part.utterances else config.voice or part.name
         return [
             (
                 Turn(
@@ -203,6 +204,14 @@ class TurnMaker:
         if not config.min_rate <= letters / seconds <= config.max_rate:
             return text, f"speech rate: not {config.min_rate:g} to {config.max_rate:g} letters a second"
         return text, None
+
+
+def _is_unsplit(part: Part, seconds: float) -> bool:
+    """Whether a recording's source says at most whose it is, as a whole."""
+    if len(part.utterances) != 1:
+        return False
+    (turn,) = part.utterances
+    return not turn.text and turn.start_s == 0 and (turn.end_s is None or turn.end_s > seconds - TAIL_S)
 
 
 def disagreement(text: str, heard: str) -> float:

@@ -127,6 +127,12 @@ class Int8Linear(nn.Module):
         scaled: Tensor = product * largest
         return scaled.view(*x.shape[:-1], -1)
 
+    def codes(self) -> Tensor:
+        """The weights as `[M, N]` int8, without their scales."""
+        weight, _ = torch.ops.quantized.linear_unpack(_PACKED[self.number])
+        codes: Tensor = weight.int_repr()
+        return codes
+
 
 class Int8Embedding(nn.Module):
     """Ids `[...] -> [..., D]` float32 from rows of int8 with a scale each."""

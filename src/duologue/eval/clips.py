@@ -110,11 +110,15 @@ class Clip:
 
 @dataclass(frozen=True)
 class OwnLine:
-    """A line that a system brings with it, such as the text of a recording."""
+    """A line that a system brings with it, such as the text of a recording.
+
+    `is_prompt` marks what its voice is compared with: the likeness to itself would say nothing.
+    """
 
     id: str
     text: str
     voice: str | None
+    is_prompt: bool = False
 
 
 class System(Protocol):

@@ -132,8 +132,8 @@ class Meter:
     ) -> Row:
         """The row of a clip; `voice` is the name among the prompts that it should sound like.
 
-        Without `listens` only lengths and times are taken. `besides` are measures of the suite's own, of `reference`
-        perhaps.
+        A request that says in its facts that it `is_prompt` is not compared with itself. Without `listens` only lengths
+        and times are taken. `besides` are measures of the suite's own, of `reference` perhaps.
         """
         heard = self._listen(request, clip, voice, reference, besides) if listens else {}
         return Row(
@@ -173,6 +173,8 @@ class Meter:
         }
         if not spoken:
             return fields
+        if request.facts.get("is_prompt"):
+            voice = None
         quality = self.instruments.quality_judge(pcm, rate)
         heard = Heard(request, clip, self.instruments, reference, None if voice is None else self.prompts.get(voice))
         measures: dict[str, float] = {}

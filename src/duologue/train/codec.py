@@ -391,7 +391,7 @@ def train_codec(
         training,
         folder,
         description={
-            "config": config.to_dict(),
+            "config": {name: value for name, value in config.to_dict().items() if name != "loop"},
             "num_units": 0 if teacher is None else teacher.num_units,
             "starting_weights": weights_digest(None if initial is None else initial.state_dict()),
         },

@@ -6,12 +6,12 @@ rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -203,6 +203,7 @@ def train_csm(
     *,
     initial: dict[str, Tensor] | None = None,
     codebooks: Sequence[Tensor] = (),
+    description: Mapping[str, Any] | None = None,
     evaluate: Callable[[CSM, int], dict[str, float]] | None = None,
     device: torch.device | str = "cpu",
     world: World | None = None,
@@ -213,7 +214,8 @@ def train_csm(
 
     `batches(index, progress)` must depend on nothing but its arguments and the process; `index` counts the batches of
     a process, of which a step takes `loop.accumulate`. `initial` are weights to start from instead of random ones (see
-    `without_codes`); `codebooks` are the codec's vectors, for `embed_codebooks`. `evaluate(model, step)` returns named
+    `without_codes`); `codebooks` are the codec's vectors, for `embed_codebooks`. `description` says what else tells
+    this run from others, its data for one: it is refused to go on with another. `evaluate(model, step)` returns named
     figures for the log; where the world is sharding every process calls it. Raises `TrainingError`.
     """
     world = world or World()
@@ -235,7 +237,11 @@ def train_csm(
         config.loop,
         training,
         folder,
-        description={"config": config.to_dict(), "starting_weights": weights_digest(initial)},
+        description={
+            "config": {name: value for name, value in config.to_dict().items() if name != "loop"},
+            "starting_weights": weights_digest(initial),
+            **(description or {}),
+        },
         hidden_matrices=hidden_matrices(model, prefix="model."),
         world=world,
         board=board,
@@ -249,7 +255,7 @@ def train_csm(
     def measure(index: int) -> dict[str, float]:
         if evaluate is None:
             return {}
-        with loop.averaged():
+        with loop.averaged(), world.gathered(training):
             return evaluate(model, index)
 
     with attention_for_changing_lengths(loop.device):

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
@@ -55,6 +55,21 @@ class World:
             fully_shard(block, mesh=mesh, reshard_after_forward=regather)
         fully_shard(module, mesh=mesh, reshard_after_forward=regather)
 
+    @contextmanager
+    def gathered(self, module: nn.Module) -> Iterator[None]:
+        """Within it parts of a sharded module can be called by themselves, in every process alike.
+
+        The blocks gather their parameters when they are called; what lies outside of them only the whole module does.
+        """
+        if not isinstance(module, FSDPModule):
+            yield
+            return
+        module.unshard()
+        try:
+            yield
+        finally:
+            module.reshard()
+
     def average(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The means over all processes of tensors of one dtype."""
         if self.size == 1:
@@ -95,10 +110,11 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def like(tensor: Tensor, model: Tensor) -> Tensor:
-    """This process's share of a whole tensor, cut as `model` is."""
+    """A whole tensor on the device of `model`, and this process's share of it where `model` is one."""
+    tensor = tensor.to(model.device)
     if not isinstance(model, DTensor):
         return tensor
-    return distribute_tensor(tensor.to(model.device), model.device_mesh, model.placements, src_data_rank=None)
+    return distribute_tensor(tensor, model.device_mesh, model.placements, src_data_rank=None)
 
 
 def norm(tensors: Sequence[Tensor], world: World) -> Tensor:

@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from duologue.config import JsonConfig
-from duologue.errors import TrainingError
+from duologue.errors import DuologueWarning, TrainingError
 from duologue.nn.precision import computes_bfloat16
 from duologue.train.board import Board
 from duologue.train.distributed import World, like, local, norm, whole
@@ -68,7 +69,15 @@ WEIGHT: Final = "weight"
 
 _OUT_OF_MEMORY: Final = (
     "step {step} does not fit into memory; the checkpoint in {folder} is from before: use smaller batches and raise "
-    "accumulate by as much, turn on checkpointing, lower depth_share, or set autocast to bfloat16"
+    "accumulate by as much, turn on checkpointing, lower depth_share, or set autocast to bfloat16, and start again to "
+    "go on from it; where it is the optimizer's state, a run of its own with LoRA or shared among processes is smaller"
+)
+
+# What may be another when a run goes on, by the last part of its name: what memory and stability ask for, and what
+# decides nothing.
+_ADJUSTABLE: Final = frozenset(
+    {"rows", "accumulate", "checkpointing", "depth_share", "autocast", "learning_rate", "muon_learning_rate"}
+    | {"log_every", "save_every", "evaluate_every"}
 )
 
 StepFunction = Callable[[int, float], dict[str, Tensor]]
@@ -117,7 +126,8 @@ class TrainingLoop:
         self.players = make_players(module, rates, hidden_matrices, rivals, rate_factors, self.world)
         self.parameters = self.players[0].parameters
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self._stop_signal: int | None = None
+        self._heard_signal: int | None = None  # by this process
+        self._stop_signal: int | None = None  # by any, as all know since the last step
 
     @property
     def progress(self) -> float:
@@ -166,12 +176,12 @@ class TrainingLoop:
             raise KeyboardInterrupt
 
     def _is_stopped(self) -> bool:
-        return self._stop_signal is not None
+        return (self._heard_signal if self.world.size == 1 else self._stop_signal) is not None
 
     def _agree(self) -> None:
         """Signals reach one process, and clocks differ: all stop at any signal and follow the first one's clock."""
         if self.world.size > 1:
-            word = torch.tensor([self._stop_signal or 0, self.elapsed_s * self.world.is_first], dtype=torch.float64)
+            word = torch.tensor([self._heard_signal or 0, self.elapsed_s * self.world.is_first], dtype=torch.float64)
             signal_number, self.elapsed_s = self.world.total(word.to(self.device)).tolist()
             self._stop_signal = int(signal_number) or None
 
@@ -180,27 +190,34 @@ class TrainingLoop:
         torch.manual_seed((config.seed << 32) + self.step_index + (self.world.rank << 24))
         self.module.train()
         factor = self.rate_factor()
-        try:
+        with self._advising_on_memory():
             gradients, values = self._accumulated(step)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            raise TrainingError(_OUT_OF_MEMORY.format(step=self.step_index, folder=self.folder / "last")) from error
-        except RuntimeError as error:
-            if "can't allocate memory" not in str(error):  # what the allocator of the CPU says
-                raise
-            raise TrainingError(_OUT_OF_MEMORY.format(step=self.step_index, folder=self.folder / "last")) from error
         values |= {"grad_norm": float(norm(gradients[0], self.world)), "rate_factor": factor}
         bad = sorted(name for name, value in values.items() if not math.isfinite(value))
         if bad:
             raise TrainingError(
                 f"step {self.step_index}: {', '.join(bad)} not finite; the checkpoint in {self.folder / 'last'} is "
-                "from before; lower learning_rate, or set autocast to none"
+                "from before; lower learning_rate, or set autocast to none, and start again to go on from it"
             )
-        for player, found in zip(self.players, gradients, strict=True):
-            player.step(found, factor, config.clip_norm)
+        with self._advising_on_memory():
+            for player, found in zip(self.players, gradients, strict=True):
+                player.step(found, factor, config.clip_norm)
         decay = min(config.ema_decay, (1 + self.step_index) / (10 + self.step_index))
         averages, newest = list(self.average.values()), [p.detach() for p in self.parameters.values()]
         torch._foreach_lerp_([local(t) for t in averages], [local(t) for t in newest], 1 - decay)
         return values
+
+    @contextmanager
+    def _advising_on_memory(self) -> Iterator[None]:
+        advice = _OUT_OF_MEMORY.format(step=self.step_index, folder=self.folder / "last")
+        try:
+            yield
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise TrainingError(advice) from error
+        except RuntimeError as error:
+            if "can't allocate memory" not in str(error):  # what the allocator of the CPU says
+                raise
+            raise TrainingError(advice) from error
 
     def _accumulated(self, step: StepFunction) -> tuple[list[list[Tensor]], dict[str, float]]:
         """Every player's gradients, and the losses, of all batches of a step and all processes."""
@@ -306,17 +323,22 @@ class TrainingLoop:
         shutil.rmtree(old, ignore_errors=True)
 
     def resume(self) -> bool:
-        """Takes up the checkpoint of `folder`, if there is one; raises `TrainingError` if it is of another run."""
+        """Takes up the checkpoint of `folder`, if there is one.
+
+        Warns of settings that are no longer what they were, of those that may change (batches and how they are added
+        up, rates, formats); raises `TrainingError` for others, and for a checkpoint that is damaged.
+        """
         last = self.folder / "last"
         if not (last / "state.json").exists():
             last = self.folder / "old"  # a crash between the two renames of save()
             if not (last / "state.json").exists():
                 return False
-        state = json.loads((last / "state.json").read_text(encoding="utf-8"))
-        differences = _differences(state["description"], json.loads(json.dumps(self.description)))
-        if differences:
-            raise TrainingError(f"{self.folder} holds a run of another configuration: {'; '.join(differences)}")
-        tensors = load_file(last / "state.safetensors")
+        try:
+            state = json.loads((last / "state.json").read_text(encoding="utf-8"))
+            tensors = load_file(last / "state.safetensors")
+        except (OSError, ValueError, SafetensorError) as error:
+            raise TrainingError(f"{last} is damaged ({error}): take it away to begin anew") from error
+        self._compare(state["description"])
         own = self.module.state_dict()
         self.module.load_state_dict({name: like(t, own[name]) for name, t in _part(tensors, "module.").items()})
         average = _part(tensors, "average.")
@@ -326,10 +348,19 @@ class TrainingLoop:
         self.step_index, self.elapsed_s = state["step"], state["elapsed_s"]
         return True
 
+    def _compare(self, saved: dict[str, Any]) -> None:
+        found = _differences(saved, json.loads(json.dumps(self.description)))
+        refused = [text for name, text in found if name.rpartition(".")[2] not in _ADJUSTABLE]
+        if refused:
+            raise TrainingError(f"{self.folder} holds a run of another configuration: {'; '.join(refused)}")
+        if found and self.world.is_first:
+            changed = "; ".join(text for _, text in found)
+            warnings.warn(f"{self.folder} goes on with other settings: {changed}", DuologueWarning, stacklevel=3)
+
     @contextmanager
     def _signals(self) -> Iterator[None]:
         def note(number: int, frame: FrameType | None) -> None:
-            self._stop_signal = number
+            self._heard_signal = number
 
         previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -378,10 +409,11 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _differences(saved: Any, given: Any, path: str = "") -> list[str]:
+def _differences(saved: Any, given: Any, path: str = "") -> list[tuple[str, str]]:
+    """Where two descriptions differ: the place, and a sentence of it."""
     if isinstance(saved, dict) and isinstance(given, dict):
         found = []
         for key in sorted(saved.keys() | given.keys()):
             found += _differences(saved.get(key), given.get(key), f"{path}.{key}" if path else key)
         return found
-    return [] if saved == given else [f"{path} was {saved!r}, is {given!r}"]
+    return [] if saved == given else [(path, f"{path} was {saved!r}, is {given!r}")]

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from duologue.train.distributed import World, like, local, norm, whole
 from duologue.train.muon import Muon
 
+# A count of steps, which AdamW keeps on the CPU.
+_COUNT = "step"
+
 # Betas of a discriminator's AdamW: little momentum, since what it judges changes with every step.
 _RIVAL_BETAS = (0.5, 0.9)
 
@@ -125,8 +128,7 @@ class Player:
             values = {key.rpartition(".")[2]: value for key, value in tensors.items() if key.rpartition(".")[0] == name}
             if values:
                 self._place[parameter].state[parameter] = {
-                    key: like(value, parameter) if value.shape == parameter.shape else value
-                    for key, value in values.items()
+                    key: like(value, parameter) if key != _COUNT else value for key, value in values.items()
                 }
 
 

@@ -77,9 +77,8 @@ class Suite:
 
 
 def _own(line: OwnLine, seed: int) -> Request:
-    return Request(
-        line.id, "own", line.text, request_seed(seed, line.text), voice=line.voice, facts={"own_line": line.id}
-    )
+    facts = {"own_line": line.id, "is_prompt": line.is_prompt}
+    return Request(line.id, "own", line.text, request_seed(seed, line.text), voice=line.voice, facts=facts)
 
 
 def each_line(name: str, groups: Sequence[str] | None = None, *, in_all_voices: bool = False) -> Build:

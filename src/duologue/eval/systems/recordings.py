@@ -52,6 +52,7 @@ class RecordedSystem:
         if not self._recordings:
             raise EvaluationError(f"the manifests in {folder} name no recordings")
         self._opened: tuple[Path, Sound] | None = None
+        self._prompts: dict[str, str | None] = {}  # ids by voice
 
     def _read(self, manifest: Path) -> None:
         for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), start=1):
@@ -96,6 +97,11 @@ class RecordedSystem:
 
     def prompt_line(self, voice: str) -> str | None:
         """The id of the voice's first recording of 3 s or more that can be opened, or its first; None without one."""
+        if voice not in self._prompts:
+            self._prompts[voice] = self._find_prompt(voice)
+        return self._prompts[voice]
+
+    def _find_prompt(self, voice: str) -> str | None:
         own = [identity for identity, item in self._recordings.items() if item.voice == voice]
         for identity in own:
             try:
@@ -106,7 +112,8 @@ class RecordedSystem:
         return own[0] if own else None
 
     def own_lines(self) -> list[OwnLine]:
-        return [OwnLine(key, item.text, item.voice) for key, item in self._recordings.items()]
+        prompts = {self.prompt_line(voice) for voice in self.voices()}
+        return [OwnLine(key, item.text, item.voice, key in prompts) for key, item in self._recordings.items()]
 
     def speak(self, request: Request) -> Clip:
         item = self._recordings.get(str(request.facts.get("own_line", "")))
