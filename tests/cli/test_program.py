@@ -33,6 +33,18 @@ def test_help_is_quick() -> None:
     assert result.stdout.splitlines()[-1] == "0 []"
 
 
+def test_the_package_is_the_command() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "duologue", "--version"],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        env=environment(),
+        check=True,
+    )
+    assert result.stdout.startswith("duologue ")
+
+
 def started(*arguments: object) -> subprocess.Popen[bytes]:
     # A shell starts what runs in the background with SIGINT ignored, which its children inherit.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from duologue.cli.main import main"

@@ -1,6 +1,8 @@
 """`duologue train` as a user runs it, from recordings to a checkpoint that speaks."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 import duologue
 from duologue.audio import write_audio
 from duologue.engine.load import load
-from tests.cli.conftest import Run
+from tests.cli.conftest import TIMEOUT, Run, environment
 
 RATE = 24_000
 FAST = ("--steps", 4, "--evaluate-every", 2, "--save-every", 2, "--rows", 200, "--max-rows", 120, "--warmup", 1)
@@ -104,3 +106,21 @@ def test_another_setting_is_refused_with_the_difference(run: Run, tiny: Path, da
     result = run("train", data, "-o", out, "--model", tiny, *FAST, "--dropout", 0.1)
     assert result.exit_code == 2
     assert "dropout was 0.0, is 0.1" in result.stderr
+
+
+@pytest.mark.slow
+def test_under_torchrun_the_weights_are_spread(tiny: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tuned"
+    command = ["torch.distributed.run", "--nproc-per-node", 2, "-m", "duologue", "train", data, "-o", out, "--shard"]
+    result = subprocess.run(
+        [sys.executable, "-m", *map(str, [*command, "--model", tiny, *FAST])],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        env=environment() | {"OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("trained; hear it with") + result.stdout.count("trained; hear it with") == 1
+    log = [json.loads(line) for line in (out / "run" / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in log if "eval_codebook0" in entry] == [2, 4]
+    assert load(out / "model").voices.shipped_names == ("ellen", "ada", "bob")

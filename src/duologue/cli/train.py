@@ -215,6 +215,8 @@ def train(
             board=Board(out / "run" / "board") if tensorboard and world.is_first else None,
             quiet=is_quiet,
         )
+        if not world.is_first:
+            return
     if messages.as_json:
         typer.echo(json.dumps({"model": str(out / "model"), "steps": length.steps}))
     elif not messages.quiet:
