@@ -509,3 +509,15 @@ def test_normalize_loudness() -> None:
     spiky[5_000] = 0.5
     assert float(normalize_loudness(spiky).abs().max()) == pytest.approx(0.99)
     assert torch.equal(normalize_loudness(torch.zeros(10)), torch.zeros(10))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are Unicode there")
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_a_name_that_is_not_utf_8(tmp_path: Path, suffix: str) -> None:
+    folder = tmp_path / os.fsdecode(b"r\xe9s")
+    folder.mkdir()
+    path = folder / os.fsdecode(b"caf\xe9." + suffix.encode())
+    write_audio(path, tone(), RATE)
+    pcm, rate = read_audio(path)
+    assert rate == RATE
+    assert len(pcm) == len(tone())

@@ -11,7 +11,7 @@ import pytest
 import torch
 from huggingface_hub import errors
 
-from duologue.checkpoints import hub, load_checkpoint, load_codec
+from duologue.checkpoints import convert, hub, inspect, load_checkpoint, load_codec
 from duologue.checkpoints.hub import HubOptions, choose_files, fetch, resolve
 from duologue.checkpoints.registry import CODEC_SOURCE, KNOWN, SESAME_PROMPTS, SHORT_NAMES, TOKENIZER_SOURCE
 from duologue.errors import HubError
@@ -266,6 +266,16 @@ def test_a_codec_repository_is_not_a_checkpoint() -> None:
         load_checkpoint("kyutai/mimi")
     with pytest.raises(HubError, match=r"kyutai/mimi: holds a codec and no CSM"):
         load_checkpoint("mimi")
+
+
+def test_the_hubs_codec_is_inspected_and_converted(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeHub({"kyutai/mimi": tiny.folders["transformers-mimi"]}, monkeypatch, tmp_path / "cache")
+    found = inspect("mimi")
+    assert found["csm"] is None
+    assert found["layout"] == "transformers-mimi"
+    convert("kyutai/mimi", tmp_path / "native", "native")
+    ours, theirs = (load_codec(folder).state_dict() for folder in (tmp_path / "native", tiny.folders["native"]))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_short_names_are_known_names() -> None:

@@ -148,6 +148,15 @@ def test_a_context(run: Run, tiny: Path, recording: Path, asked: list[Asked]) ->
     assert asked[-1].context == [(0, "Hi.", 7)]
 
 
+def test_the_voices_of_a_contexts_turns(run: Run, tiny: Path, asked: list[Asked]) -> None:
+    Path("talk.yaml").write_text(
+        "voices: {Ada: ada}\nturns:\n"
+        "- {speaker: Bob, text: Hi., voice: bob}\n- {speaker: Ada, text: Yes., voice: bob}\n"
+    )
+    assert run("speak", "Yes.", "-m", tiny, *CAP, "--context", "talk.yaml", "--speaker", "Bob").exit_code == 0
+    assert asked[-1].voices == {0: "bob", 1: "ada"}
+
+
 def test_a_context_longer_than_the_model_is_cut_and_told(run: Run, tiny: Path) -> None:
     Path("long.txt").write_text("".join(f"A: this is the line of number {n} in a long talk\n" for n in range(40)))
     value = run("speak", "Yes.", "-m", tiny, *CAP, "--context", "long.txt", "--json")

@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 
+from duologue.engine.fingerprint import weights_fingerprint
 from duologue.engine.generator import Generator
 from duologue.errors import OptionError, VoiceError
 from duologue.eval import memory
@@ -38,14 +39,18 @@ def asked(text: str = "Hello there.", context: tuple[ContextTurn, ...] = ()) -> 
 def test_a_model_is_loaded_when_it_is_needed_and_let_go() -> None:
     loader = Loader()
     system: System = ModelSystem("tiny", loader, source="here", options=ModelOptions(cap_s=0.4))
-    assert system.describe() == {"kind": "model", "model": "here", "voice": None, "cap_s": 0.4}
     assert loader.times == 0
     system.open()
-    clip = system.speak(asked())
+    system.close()
+    weights = weights_fingerprint(tiny_generator().model)
+    assert system.describe() == {"kind": "model", "model": "here", "weights": weights, "voice": None, "cap_s": 0.4}
+    assert system.voices() == []
     assert loader.times == 1
+    clip = system.speak(asked())
+    assert loader.times == 2
     system.close()
     again = system.speak(asked())
-    assert loader.times == 2 and torch.equal(clip.sound.pcm, again.sound.pcm)
+    assert loader.times == 3 and torch.equal(clip.sound.pcm, again.sound.pcm)
     assert clip.stop_reason in ("end", "cap") and clip.sound.duration_s <= 0.4
     assert clip.total_s is not None and sum(chunk.audio_s for chunk in clip.chunks) == pytest.approx(
         clip.sound.duration_s

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from duologue.errors import EvaluationError
+from duologue.eval.clips import Clip, Request
 from duologue.eval.markdown import comparison_markdown, report_markdown
 from duologue.eval.report import (
     EvaluationReport,
@@ -153,3 +154,22 @@ def test_clip_names_stay_in_their_folder(tmp_path: Path) -> None:
         path = clip_path(tmp_path, identity)
         assert tmp_path in path.parents and ".." not in path.parts and path.suffix == ".wav"
     assert clip_path(tmp_path, "90-00000.2") == tmp_path / "90-00000.2.wav"
+
+
+def test_one_system_at_a_time_is_in_memory(tmp_path: Path) -> None:
+    """Though all are asked for their voices before the first one speaks."""
+    systems: list[Speaker] = []
+
+    class Lazy(Speaker):
+        def voices(self) -> list[str]:
+            self.is_open = True
+            return super().voices()
+
+        def speak(self, request: Request) -> Clip:
+            self.is_open = True
+            assert [system.name for system in systems if system.is_open] == [self.name]
+            return super().speak(request)
+
+    systems += [Lazy("one"), Lazy("two")]
+    execute(tmp_path, *systems)
+    assert all(system.asked for system in systems)

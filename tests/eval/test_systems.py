@@ -175,7 +175,15 @@ def test_a_command_that_is_not_there() -> None:
 
 
 @pytest.mark.parametrize(
-    "template", ["say {text}", "say {wav}", "say {text} {wav} {speed}", "say '{text} {wav}", "say {text} {wav} {"]
+    "template",
+    [
+        "say {text}",
+        "say {wav}",
+        "say {text} {wav} {speed}",
+        "say '{text} {wav}",
+        "say {text} {wav} {",
+        "say {text} {wav} {}",
+    ],
 )
 def test_a_bad_template_is_refused(template: str) -> None:
     with pytest.raises(OptionError, match="the command"):
@@ -212,6 +220,24 @@ def test_recordings_play_their_own_lines(tmp_path: Path) -> None:
     assert system.speak(request(own_line="b")).sound.duration_s == pytest.approx(1.0)
     with pytest.raises(SpeechError, match="no recording of this line"):
         system.speak(request(own_line="c"))
+
+
+def test_a_manifest_as_others_write_it(tmp_path: Path) -> None:
+    """With a mark of its byte order, and with a sign that Python takes for a line's end."""
+    folder = recordings(tmp_path)
+    (folder / "manifest-1.jsonl").write_text('{"file": "b.wav", "text": "One.\u2028Two."}\n', encoding="utf-8-sig")
+    assert [line.text for line in RecordedSystem("r", folder).own_lines()] == ["One.\u2028Two."]
+    (folder / "manifest-1.jsonl").write_bytes('{"file": "b.wav", "text": "Café."}'.encode("latin-1"))
+    with pytest.raises(EvaluationError, match="not UTF-8"):
+        RecordedSystem("r", folder)
+
+
+def test_recordings_are_told_apart(tmp_path: Path) -> None:
+    system = RecordedSystem("r", recordings(tmp_path))
+    before = system.describe()
+    assert before == RecordedSystem("r", tmp_path).describe()
+    write_audio(tmp_path / "b.wav", torch.zeros(RATE // 2), RATE)
+    assert RecordedSystem("r", tmp_path).describe() != before
 
 
 def test_a_recording_that_is_missing_is_one_failure(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from duologue.errors import AudioError
 from duologue.eval.clips import Change, Clip, ContextTurn, Request, Sound
 from duologue.eval.files import Journal
 from duologue.eval.takes import Take, Takes, request_key
@@ -56,7 +57,7 @@ def test_a_take_gives_the_clip_again() -> None:
     assert vars(Take.of(clip).clip(clip.sound)) == vars(clip)
 
 
-def test_a_failure_is_kept_too_and_an_empty_clip_is_one(tmp_path: Path) -> None:
+def test_a_failure_is_a_take_that_is_tried_again_and_an_empty_clip_is_one(tmp_path: Path) -> None:
     class Silent(Speaker):
         def speak(self, request: Request) -> Clip:
             self.asked.append(request)
@@ -66,7 +67,20 @@ def test_a_failure_is_kept_too_and_an_empty_clip_is_one(tmp_path: Path) -> None:
     for _ in range(2):
         with takes.journal("suite") as journal:
             assert takes.perform(speaker, "suite", request(), journal).take.failure == "the audio is empty (0 s)"
-    assert len(speaker.asked) == 1
+    assert len(speaker.asked) == 2
+
+
+def test_a_full_disk_is_no_failure_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(*_: object) -> None:
+        raise AudioError("cannot write clip.wav: No space left on device")
+
+    speaker, takes = Speaker(), Takes(tmp_path, "speaker")
+    monkeypatch.setattr("duologue.eval.takes.write_audio", write)
+    with takes.journal("suite") as journal, pytest.raises(AudioError, match="No space left"):
+        takes.perform(speaker, "suite", request(), journal)
+    monkeypatch.undo()
+    with takes.journal("suite") as journal:
+        assert takes.perform(speaker, "suite", request(), journal).take.failure is None
 
 
 def test_every_part_of_a_request_is_in_its_key() -> None:

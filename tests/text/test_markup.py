@@ -44,6 +44,8 @@ TABLES: dict[Callable[[str], str], dict[str, str]] = {
         "[label](http://a.b/c_(d)) ![image](x.png)": "label image",
         "[![badge](x.svg)](http://a.b)": "badge",
         "[label][ref]\n[ref]: http://x.y": "label\n",
+        "[Anna]: How are you?\n[Ben]: Fine.": "[Anna]: How are you?\n[Ben]: Fine.",
+        '[1]: <http://x.y> "Title"\n[b]: docs/a.md\n[c]: #top': "\n\n",
         "fact[1] [2, 3] [^note]": "fact  ",
         "<http://a.b>": "http://a.b",
         "[laughs]": "[laughs]",

@@ -132,7 +132,7 @@ def _decode(
     _check_wav_is_whole(file, name)
     file.seek(0)
     try:
-        with soundfile.SoundFile(path if path is not None else file) as sound:
+        with soundfile.SoundFile(native_name(path) if path is not None else file) as sound:
             rate, num_frames, num_channels = sound.samplerate, sound.frames, sound.channels
             check_rate(rate, name)
             _check_channels(num_channels, name)
@@ -237,6 +237,11 @@ def _no_samples(name: str) -> str:
 
 def _too_long(name: str, seconds: float, max_seconds: float) -> str:
     return f"{name} is too long: {seconds:.1f} s or more, at most {max_seconds:g} s are expected; cut it"
+
+
+def native_name(path: str) -> str | bytes:
+    """A path as libsndfile is to be given it: soundfile refuses names that are not UTF-8, but not their bytes."""
+    return os.fsencode(path) if os.name == "posix" else path
 
 
 def describe_error(error: BaseException) -> str:

@@ -20,7 +20,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from duologue.audio.reading import describe_error
+from duologue.audio.reading import describe_error, native_name
 from duologue.audio.signal import StreamResampler, check_rate
 from duologue.errors import AudioError
 
@@ -126,7 +126,7 @@ class StreamWriter:
             os.close(handle)
         container, encoding = _FORMATS[self.format]
         self._sound = soundfile.SoundFile(
-            self._temporary_path, "w", samplerate=rate, channels=1, format=container, subtype=encoding
+            native_name(self._temporary_path), "w", samplerate=rate, channels=1, format=container, subtype=encoding
         )
 
     def write(self, pcm: Tensor) -> None:

@@ -70,6 +70,12 @@ def resolve(source: str | os.PathLike[str], options: HubOptions, *, codec_only: 
     return fetch(name, lambda names: choose_files(name, names, codec_only=codec_only), options)
 
 
+def names_codec(source: str | os.PathLike[str]) -> bool:
+    """Whether `source` is the hub's name of something that is known to be a codec alone."""
+    entry = KNOWN.get(SHORT_NAMES.get(str(source), str(source)))
+    return entry is not None and entry.holds == "codec" and not Path(source).expanduser().exists()
+
+
 def choose_files(repo_id: str, names: Sequence[str], *, codec_only: bool = False) -> list[str]:
     """Which files of a repository make one checkpoint. Raises `HubError` where none do."""
     top = [name for name in names if "/" not in name]

@@ -115,7 +115,9 @@ def inspect(
     `layout`, `folder`, `files`, `csm` and `codec` (each `None` or its `config`, `num_parameters`, `dtypes` and, by
     name, `tensors` with dtype and shape), and `tokenizer`. Raises as `load_checkpoint`.
     """
-    contents = survey(hub.resolve(source, HubOptions(revision, token, cache_dir, offline)))
+    codec_only = hub.names_codec(source)
+    options = HubOptions(revision, token, cache_dir, offline)
+    contents = survey(hub.resolve(source, options, codec_only=codec_only), codec_only=codec_only)
     parts: list[Part[CSMConfig] | Part[MimiConfig]] = [p for p in (contents.csm, contents.codec) if p is not None]
     return {
         "layout": contents.layout,

@@ -138,7 +138,7 @@ def convert(
     """
     if layout not in LAYOUTS:
         raise OptionError(f"layout {layout!r} is unknown; known are {', '.join(LAYOUTS)}")
-    codec_only = layout in ("moshi-mimi", "transformers-mimi")
+    codec_only = layout in ("moshi-mimi", "transformers-mimi") or hub.names_codec(source)
     path = hub.resolve(source, HubOptions(revision, token, cache_dir, offline), codec_only=codec_only)
     contents = survey(path, codec_only=codec_only)
     cpu = torch.device("cpu")

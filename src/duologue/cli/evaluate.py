@@ -257,4 +257,5 @@ def _headlines(made: EvaluationReport) -> list[dict[str, Any]]:
 
 
 def _command() -> str:
-    return shlex.join(["duologue", *sys.argv[1:]])
+    # Names of files need not be UTF-8; a report is.
+    return shlex.join(["duologue", *sys.argv[1:]]).encode("utf-8", "replace").decode()

@@ -137,6 +137,9 @@ def _stream_in_context(
 
     named = scripts.speaker_voices(generator, context.script, context.prompts, {})
     voices = {context.speakers[name]: chosen for name, chosen in named.items()}
+    for turn in context.script.turns:
+        if turn.voice is not None:
+            voices.setdefault(context.speakers[turn.speaker], turn.voice)
     if voice is not None:
         voices[speaker] = voice
     conversation = Conversation(generator, voices)

@@ -102,9 +102,9 @@ def warnings_as_notes() -> Iterator[None]:
 
 
 def emit_json(payload: dict[str, Any], file: TextIO | None) -> None:
-    """One JSON object on one line of `file`. NaN and infinity, which JSON lacks, become null."""
+    """One JSON object on one line of `file`, in ASCII, whatever its encoding. NaN and infinity become null."""
     if file is not None:
-        file.write(json.dumps(_plain(payload), ensure_ascii=False, allow_nan=False) + "\n")
+        file.write(json.dumps(_plain(payload), allow_nan=False) + "\n")
         file.flush()
 
 

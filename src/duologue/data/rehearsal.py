@@ -14,18 +14,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 
 from duologue.audio import resample
 from duologue.data.hearing import RATE, Transcriber
 from duologue.data.shards import CodedTurn, read_json, shard_name, write_index, write_shard
 from duologue.data.turns import disagreement
+from duologue.engine.fingerprint import weights_fingerprint
 from duologue.engine.generator import Generator
-from duologue.engine.quantization import Int8Linear
 from duologue.engine.scheduler import Scheduler
 from duologue.engine.speech import Speech
 from duologue.errors import DataError
-from duologue.model.csm import CSM
 
 _SHARD_LINES: Final = 24
 _NUM_STREAMS: Final = 8
@@ -72,7 +70,7 @@ def rehearse(
     folder.mkdir(parents=True, exist_ok=True)
     options = {
         "codec": generator.voices.fingerprint,
-        "model": _digest(generator.model),
+        "model": weights_fingerprint(generator.model),
         "guidance": generator.model.config.guidance,
         "temperature": temperature,
         "recogniser": None if transcriber is None else transcriber.name,
@@ -99,19 +97,6 @@ def rehearse(
     names = [task.name for task in tasks]
     count = generator.model.num_codebooks
     write_index(folder, names, fingerprint=generator.voices.fingerprint, num_codebooks=count, about={})
-
-
-def _digest(model: CSM) -> str:
-    """What tells a model's weights from others, quantized or not."""
-    digest = hashlib.blake2b(digest_size=16)
-    for module in model.modules():
-        if isinstance(module, Int8Linear):
-            weights = [module.codes()]
-        else:
-            weights = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-        for weight in weights:
-            digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _tasks(lines: Sequence[str], voices: Sequence[str], options: dict[str, Any], seed: int) -> Iterator[_Task]:

@@ -80,7 +80,7 @@ class Journal:
     def __enter__(self) -> Journal:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         text = self._path.read_text(encoding="utf-8", errors="replace") if self._path.exists() else ""
-        for line in text.splitlines():
+        for line in text.split("\n"):
             try:
                 entry = json.loads(line)
                 self._known[entry["key"]] = entry["value"]

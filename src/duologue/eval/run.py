@@ -77,6 +77,9 @@ def run(
         }
         for system in systems
     }
+    if len(systems) > 1:
+        for system in systems:
+            system.close()  # of what planning may have loaded: one at a time is in memory, and timed
     count = _Count(2 * sum(len(requests) for plan in plans.values() for requests in plan.values()), progress)
     taken: dict[str, dict[Suite, list[Taken]]] = {}
     for system in systems:

@@ -91,14 +91,17 @@ class Takes:
                 _write(path, sound)
 
     def perform(self, system: System, suite: str, request: Request, journal: Journal) -> Taken:
-        """Has the request spoken, unless its clip is here; a failure is a take too."""
+        """Has the request spoken, unless its clip is here; a failure is a take too, and tried again in another run.
+
+        Raises `AudioError` where the clip cannot be written.
+        """
         try:
             request = self._with_history(suite, request)
         except SpeechError as error:
             return Taken(request, request_key(request), Take(failure=str(error)))
         key, path = request_key(request), self.path(suite, request.id)
         take = _known_take(journal.get(key))
-        if take is None or (take.failure is None and not path.is_file()):
+        if take is None or take.failure is not None or not path.is_file():
             take = self._perform(system, request, path)
             journal.put(key, take.to_dict())
         return Taken(request, key, take)
@@ -108,10 +111,10 @@ class Takes:
             clip = _clip(system, request)
             if not len(clip.sound.pcm):
                 raise SpeechError("the audio is empty (0 s)")
-            _write(path, clip.sound)
         except (SpeechError, AudioError) as error:
             path.unlink(missing_ok=True)
             return Take(failure=str(error))
+        _write(path, clip.sound)
         return Take.of(clip)
 
     def _with_history(self, suite: str, request: Request) -> Request:

@@ -218,7 +218,12 @@ def speak_addresses(text: str) -> str:
 
 _LINK: Final = re.compile(r"!?\[([^\[\]]{0,300})\]\((?:[^()\n]|\([^()\n]{0,200}\)){0,500}\)")
 _REFERENCE_LINK: Final = re.compile(r"\[([^\[\]]{1,300})\]\[[^\[\]]{0,100}\]")
-_LINK_TARGET: Final = re.compile(r"^ ?\[[^\[\]]{1,100}\]: ?\S+[^\n]{0,200}$", re.MULTILINE)
+# What a label stands for has to look like an address: "[Anna]: Yes." is a line of talk.
+_LINK_TARGET: Final = re.compile(
+    r"^ ?\[[^\[\]]{1,100}\]: ?(?:<[^<>\n]{1,500}>|[A-Za-z][A-Za-z0-9+.-]{1,20}:\S+|[/#.]\S*|\S*\w[./]\w\S*)"
+    r"(?: [\"'(][^\n]{0,200})?$",
+    re.MULTILINE,
+)
 _AUTOLINK: Final = re.compile(r"<((?:https?://|mailto:)[^<>\s]{1,500}|[^<>\s@]{1,64}@[^<>\s@]{1,200})>")
 _FOOTNOTE: Final = re.compile(r"\[(?:\^[^\[\]\n]{1,50}|\d{1,3}(?: ?[,-] ?\d{1,3}){0,9})\]")
 _ESCAPE: Final = re.compile(r"\\([^\w\s])")

@@ -40,7 +40,10 @@ _WEEKDAYS: Final = {
     "Thur": "Thursday", "Thurs": "Thursday", "Fri": "Friday", "Sat": "Saturday", "Sun": "Sunday",
 }  # fmt: skip
 # Also names or words of their own: expanded only in the middle of a sentence, before a small letter or a number.
-_AMBIGUOUS: Final = _words("max min est ext vol fig figs eq ch temp ca rd")
+_AMBIGUOUS: Final = _words("max min est ext vol fig figs eq ch temp ca rd apt")
+# Also names, at the end of a sentence: "in Jan." but not "I met Jan."
+_NAMES: Final = _words("jan mar jun")
+_AFTER_TIME: Final = re.compile(r"(?i)(?:\b(?:in|since|until|till|last|next|this|early|mid|late|by|before|after)|\d) $")
 # Oftener the last word of a sentence than an abbreviation before another word.
 _SENTENCE_ENDS: Final = _words("etc inc ltd corp mar jun jr sr")
 _CAPITALIZED: Final = _words("jan feb mar apr jun jul aug sep sept oct nov dec")
@@ -62,7 +65,7 @@ _DAY_LIST: Final = re.compile(
 _SHORT_MONTH: Final = r"(?:Jan|Feb|Mar|Apr|May|June?|July?|Aug|Sept?|Oct|Nov|Dec)(?:[a-z]{3,6})?"
 # "Sat", "Sun" and "Wed" are words, too: a day where a number, a month or a full stop follows.
 _DAY_ALONE: Final = re.compile(
-    r"(?<![\w'-])(?<![Tt]he )(?:(Tues?|Weds|Thu(?:rs?)?)(?![\w'-])\.?"
+    r"(?<![\w'-])(?<![Tt]he )(?<!\b[Oo]ur )(?:(Tues?|Weds|Thu(?:rs?)?)(?![\w'-])\.?"
     rf"|(Mon|Wed|Fri|Sat|Sun)(?:\.(?![\w-])|(?=,? (?:at )?\d)|(?=,? {_SHORT_MONTH}\.? \d)))"
 )
 _SHORTHAND: Final = (
@@ -102,6 +105,8 @@ def _abbreviation(found: re.Match[str]) -> str:
     if key in _AMBIGUOUS and (ends_sentence or not _CONTINUES.match(found.string, found.end())):
         return found[0]
     if key in _CAPITALIZED and not written[0].isupper():
+        return found[0]
+    if key in _NAMES and ends_sentence and not _AFTER_TIME.search(found.string, 0, found.start()):
         return found[0]
     words = _ABBREVIATIONS[key]
     if (written[0].isupper() and key not in ("e.g", "i.e")) or key in _CAPITALIZED:

@@ -33,7 +33,7 @@ class CommandSystem:
         self._template, self._voices, self._timeout_s = template, voices, timeout_s
         try:
             self._arguments = shlex.split(template)
-            fields = {field for part in self._arguments for _, field, _, _ in string.Formatter().parse(part) if field}
+            fields = {field for part in self._arguments for _, field, _, _ in string.Formatter().parse(part)} - {None}
         except ValueError as error:
             raise OptionError(f"the command {template!r} cannot be read ({error})") from None
         if not {"text", "wav"} <= fields or fields - _FIELDS:

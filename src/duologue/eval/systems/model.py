@@ -12,6 +12,7 @@ from torch import Tensor
 
 from duologue.audio import resample
 from duologue.codec.mimi import Mimi
+from duologue.engine.fingerprint import weights_fingerprint
 from duologue.engine.generator import Generator
 from duologue.errors import DuologueError, DuologueWarning
 from duologue.eval import memory
@@ -56,6 +57,7 @@ class ModelSystem:
         self._load, self._source, self._options = load, source, options or ModelOptions()
         self._generator: Generator | None = None
         self._known_voices: list[str] | None = None
+        self._fingerprint: str | None = None
 
     @property
     def generator(self) -> Generator:
@@ -69,15 +71,20 @@ class ModelSystem:
 
     def open(self) -> None:
         _ = self.generator
+        self.voices()  # both known from now on, without the model
+        self.describe()
 
     def close(self) -> None:
         self._generator = None
 
     def describe(self) -> dict[str, Any]:
         options = self._options
+        if self._fingerprint is None:
+            self._fingerprint = weights_fingerprint(self.generator.model)
         return {
             "kind": "model",
             "model": self._source,
+            "weights": self._fingerprint,
             "voice": options.voice,
             "cap_s": options.cap_s,
             **options.sampling(),

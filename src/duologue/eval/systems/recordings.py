@@ -7,6 +7,7 @@ The folder holds `manifest*.jsonl`, one JSON object a line: `{"file": "a.wav", "
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from duologue.audio import read_audio
 from duologue.errors import AudioError, EvaluationError
 from duologue.eval.clips import Clip, OwnLine, Request, Sound, SpeechError
+from duologue.eval.files import read_text
 
 PROMPT_S = 3.0  # shorter prompts tell related voices apart less well: docs/calibration.md
 _MARGIN_S = 0.1
@@ -55,7 +57,9 @@ class RecordedSystem:
         self._prompts: dict[str, str | None] = {}  # ids by voice
 
     def _read(self, manifest: Path) -> None:
-        for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), start=1):
+        # Not splitlines, which also cuts at signs that a text may have.
+        lines = read_text(manifest, "a manifest in UTF-8").split("\n")
+        for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
@@ -85,7 +89,17 @@ class RecordedSystem:
             "folder": self._folder.name,
             "manifests": self._pattern,
             "recordings": len(self._recordings),
+            "fingerprint": self._fingerprint(),
         }
+
+    def _fingerprint(self) -> str:
+        """What tells these recordings from others of the same names: their texts and sizes."""
+        digest = hashlib.sha256()
+        for identity, item in self._recordings.items():
+            size = item.path.stat().st_size if item.path.is_file() else None
+            span = [item.start_s, item.end_s]
+            digest.update(json.dumps([identity, item.text, item.voice, span, size]).encode())
+        return digest.hexdigest()[:16]
 
     def voices(self) -> list[str]:
         return sorted({item.voice for item in self._recordings.values() if item.voice is not None})
