@@ -91,6 +91,8 @@ def test_every_amount_and_method_is_tuned_and_measured_once(
     table = [line for line in lines if line.startswith("| ")]
     assert table[0].startswith("| model | eve: WER %, SIM, DNSMOS | ada: WER %")
     assert len(table) == 6
+    folders = [tmp_path / "work" / name for name in ("before", "full_0.1/model", "lora_all/model")]
+    assert len({(folder / "voices" / "eve.safetensors").read_bytes() for folder in folders}) == 1
     tuned = tmp_path / "work" / "lora_all" / "model"
     assert load(tuned).voices.shipped_names == ("eve", "ada")
     assert load_codec(tuned).num_codebooks == load(tuned).model.num_codebooks + 1

@@ -100,6 +100,7 @@ def tune(
     blend: float = 1.0,
     num_voices: int = 4,
     keeps_voices: bool = True,
+    prompts: Conversations | None = None,
     device: torch.device | str = "cpu",
     world: World | None = None,
     board: Board | None = None,
@@ -108,8 +109,9 @@ def tune(
     """Trains `base` on the conversations, or goes on with what `out/run` holds; the checkpoint goes to `out/model`.
 
     A twentieth of the conversations is held out, for losses and for a line spoken now and then, in `out/samples`. The
-    checkpoint has `num_voices` of the conversations' voices, in front of those of `base` if it `keeps_voices`; its
-    weights lie at `blend` of the way from those of `base` to the trained ones (see `draw_back`).
+    checkpoint has `num_voices` of the conversations' voices, in front of those of `base` if it `keeps_voices`, with
+    prompts from `prompts` (default: the conversations); its weights lie at `blend` of the way from those of `base` to
+    the trained ones (see `draw_back`).
     """
     world, batching = world or World(), batching or Batching()
     base.model.float()
@@ -140,7 +142,9 @@ def tune(
     )
     draw_back(model, base.model, blend)
     if world.is_first:
-        save_tuned(out / "model", model, base, conversations, num_voices=num_voices, keeps_voices=keeps_voices)
+        save_tuned(
+            out / "model", model, base, prompts or conversations, num_voices=num_voices, keeps_voices=keeps_voices
+        )
     world.wait()
     return model
 
