@@ -143,6 +143,36 @@ class TestStopping:
         assert speech.stop_reason == "interrupted" and torch.equal(speech.audio, torch.cat(chunks[:3]))
         assert stream.interrupt() is speech and list(stream) == []
 
+    @pytest.mark.parametrize(("taken", "kept"), [(2, 2), (2, 1), (0, 0), (2, None), (2, 5)])
+    def test_interrupting_what_was_made_before_it_was_heard(self, voiced, scheduler, taken, kept):
+        conversation = Conversation(voiced, scheduler=scheduler)
+        stream = conversation.stream_say("hello", 0, max_audio_length_ms=400, seed=1)
+        chunks = [next(stream) for _ in range(taken)]
+        while stream.result is None:
+            time.sleep(0.001)
+        assert conversation.segments == () and stream.result.stop_reason == "cap"
+        for wrong in (-1, 6):
+            with pytest.raises(OptionError, match="0 to 5"):
+                stream.interrupt(wrong)
+        speech = stream.interrupt(kept)
+        length = 5 if kept is None else kept
+        assert speech.stop_reason == ("cap" if length == 5 else "interrupted") and speech is stream.result
+        assert speech.codes.shape == (4, length) and len(speech.audio) == length * voiced.codec.frame_size
+        assert all(
+            torch.equal(*pair) for pair in zip(chunks, speech.audio.split(voiced.codec.frame_size), strict=False)
+        )
+        turns = conversation.segments
+        assert list(stream) == [] and stream.interrupt() is speech and len(turns) == (length > 0)
+        assert all(torch.equal(turn.audio, speech.audio) for turn in turns)
+
+    def test_leaving_what_was_made_before_it_was_heard_leaves_no_trace(self, voiced, scheduler):
+        conversation = Conversation(voiced, scheduler=scheduler)
+        with conversation.stream_say("hello", 0, max_audio_length_ms=400, seed=1) as stream:
+            next(stream)
+            while stream.result is None:
+                time.sleep(0.001)
+        assert conversation.segments == () and list(stream) == [] and stream.result is None
+
     def test_no_more_than_was_made_can_be_kept(self, scheduler, hold):
         stream = scheduler.submit("hello", 0, max_audio_length_ms=8000, seed=1)
         with pytest.raises(OptionError, match="0 to 0"):

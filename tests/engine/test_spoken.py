@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -22,6 +23,13 @@ pytestmark = pytest.mark.filterwarnings("ignore::duologue.DuologueWarning")  # t
 
 def num_frames(conversation: Conversation) -> list[int]:
     return [len(turn.audio) // conversation.generator.codec.frame_size for turn in conversation.segments]
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 30) -> None:
+    until = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.001)
 
 
 def test_clauses_are_turns_of_one_sound(voiced):
@@ -134,6 +142,7 @@ class TestInterruption:
         chunks = list(itertools.islice(stream, taken))
         stream.interrupt(kept)
         assert num_frames(conversation) == expected
+        assert [speech.codes.shape[1] for speech in stream.speeches] == expected
         assert list(stream) == [] and len(chunks) == taken
         stream.interrupt(kept)  # again: harmless
         assert num_frames(conversation) == expected
@@ -147,6 +156,26 @@ class TestInterruption:
                 stream.interrupt(wrong)
         assert len(list(stream)) == 8  # it goes on
 
+    @pytest.mark.parametrize(("kept", "expected"), [(None, [5, 5, 5]), (15, [5, 5, 5]), (7, [5, 2]), (0, [])])
+    def test_what_was_taken_and_not_played_can_still_be_cut(self, voiced, kept, expected):
+        conversation = Conversation(voiced)
+        with conversation.speak(TEXT, **OPTIONS) as stream:
+            assert len(list(stream)) == 15
+        with pytest.raises(OptionError, match="num_frames 16"):
+            stream.interrupt(16)
+        stream.interrupt(kept)
+        assert num_frames(conversation) == expected
+        assert [speech.codes.shape[1] for speech in stream.speeches] == expected
+
+    def test_a_conversation_that_has_gone_on_is_not_cut(self, voiced):
+        conversation = Conversation(voiced)
+        stream = conversation.speak(TEXT, **OPTIONS)
+        assert len(list(stream)) == 15
+        conversation.hear(None, "I see", 1)
+        with pytest.raises(OptionError, match="has gone on"):
+            stream.interrupt(7)
+        assert [turn.text for turn in conversation.segments] == [*CLAUSES, "I see"]
+
     def test_leaving_throws_the_clause_away(self, voiced):
         conversation = Conversation(voiced)
         with conversation.speak(TEXT, **OPTIONS) as stream:
@@ -155,6 +184,29 @@ class TestInterruption:
 
 
 class TestScheduled:
+    @pytest.mark.parametrize(
+        ("taken", "kept", "expected"), [(7, 6, [5, 1]), (7, 3, [3]), (7, None, [5, 5]), (7, 9, [5, 4]), (2, 0, [])]
+    )
+    def test_what_was_made_before_it_was_heard_is_cut(self, voiced, taken, kept, expected):
+        with Scheduler(voiced) as scheduler:
+            conversation = Conversation(voiced, scheduler=scheduler)
+            stream = conversation.speak(TEXT, **OPTIONS)
+            list(itertools.islice(stream, taken))
+            wait_until(lambda: not scheduler.num_speaking)
+            with pytest.raises(OptionError, match="num_frames 11"):
+                stream.interrupt(11)
+            stream.interrupt(kept)
+            assert num_frames(conversation) == expected
+            assert [speech.codes.shape[1] for speech in stream.speeches] == expected
+
+    def test_leaving_throws_away_what_was_made_before_it_was_heard(self, voiced):
+        with Scheduler(voiced) as scheduler:
+            conversation = Conversation(voiced, scheduler=scheduler)
+            with conversation.speak(TEXT, **OPTIONS) as stream:
+                list(itertools.islice(stream, 7))
+                wait_until(lambda: not scheduler.num_speaking)
+            assert num_frames(conversation) == [5] and list(stream) == []
+
     def test_the_same_as_alone(self, voiced):
         alone = torch.cat(list(Conversation(voiced).speak(TEXT, **OPTIONS)))
         with Scheduler(voiced, max_streams=3) as scheduler:

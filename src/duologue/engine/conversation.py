@@ -161,8 +161,8 @@ class Conversation:
         if isinstance(pieces, AsyncIterable):
             if self._scheduler is None:
                 raise OptionError("text from an asynchronous iterable needs a conversation with a scheduler")
-            return AsyncSpokenPieces(pieces, open_clause, self.truncate, patience_s)
-        return SpokenPieces([pieces] if isinstance(pieces, str) else pieces, open_clause, self.truncate, patience_s)
+            return AsyncSpokenPieces(pieces, open_clause, self._forget, patience_s)
+        return SpokenPieces([pieces] if isinstance(pieces, str) else pieces, open_clause, self._forget, patience_s)
 
     def _stream(
         self,
@@ -181,7 +181,7 @@ class Conversation:
             self._voices = dict(plan.chosen)
             self._num_evicted = result.num_evicted
             self._read = read
-            if result.codes.shape[1] or result.stop_reason != "interrupted":
+            if result.is_turn:
                 self._turns.append((CodedSegment(speaker, text, result.codes), result.audio))
 
         request = SpeechRequest(
@@ -232,6 +232,12 @@ class Conversation:
             return
         heard = CodedSegment(turn.speaker, turn.text if text is None else text, turn.codes[:, :num_frames])
         self._turns[-1] = heard, audio[: num_frames * self.generator.codec.frame_size]
+
+    def _forget(self, speech: Speech, num_frames: int) -> None:
+        """`truncate` of the turn that this speech is, which has to be the last still."""
+        if not self._turns or self._turns[-1][0].codes is not speech.codes:
+            raise OptionError("the conversation has gone on, and its last turn is not the one to be cut")
+        self.truncate(num_frames)
 
     def fork(self) -> Conversation:
         """Another conversation with the same past; what was read of it is shared, and each goes its own way."""

@@ -253,7 +253,7 @@ class Generator:
         """`stream` for a request, in chunks of so many frames, by default of one.
 
         `started` is when the clock began; `on_result` is called with the result and what the model has read before the
-        stream's last step returns.
+        stream's last step returns, or its `interrupt`.
         """
         started = time.perf_counter() if started is None else started
         made = self.plan_speech(request)

@@ -161,7 +161,7 @@ class Scheduler:
         started: float | None = None,
         on_result: Callable[[Speech, Prefix | None], None] | None = None,
     ) -> ScheduledSpeech:
-        """`Generator.stream_request` through the queue; `on_result` is called in the scheduler's thread."""
+        """`Generator.stream_request` through the queue."""
         started = time.perf_counter() if started is None else started
         made = self.generator.plan_speech(request)
         utterance = Utterance(made, self.generator.codec, self.generator.model.num_codebooks)
@@ -339,5 +339,5 @@ class Scheduler:
         tell = order.on_result
         try:
             order.speech.finish(reason, None if tell is None else lambda speech: tell(speech, prefix))
-        except Exception as error:  # the caller's own
+        except Exception as error:  # memory for the whole
             order.speech.fail(error)

@@ -27,6 +27,7 @@ _MAX_PIECES = 256
 _LOOK_S = 0.1
 
 OpenClause = Callable[[str, int], SpeechStream | ScheduledSpeech]
+Forget = Callable[[Speech, int], None]
 
 
 class SpokenText:
@@ -35,10 +36,11 @@ class SpokenText:
     `speeches` are the clauses so far, `text` their words. The conversation has a turn for each.
     """
 
-    def __init__(self, open_clause: OpenClause, forget: Callable[[int], None], patience_s: float | None) -> None:
-        """`open_clause(text, n)` begins to speak the n-th clause; `forget(n)` cuts the conversation's last turn.
+    def __init__(self, open_clause: OpenClause, forget: Forget, patience_s: float | None) -> None:
+        """`open_clause(text, n)` begins to speak the n-th clause.
 
-        It keeps the first `n` frames of that turn. Text may stall for `patience_s` seconds (None: for ever).
+        `forget(clause, n)` keeps the first `n` frames of the conversation's last turn, which is that clause's. Text may
+        stall for `patience_s` seconds (None: for ever).
         """
         self.speeches: list[Speech] = []
         self.text = ""
@@ -49,44 +51,53 @@ class SpokenText:
         self._stream: SpeechStream | ScheduledSpeech | None = None
         self._patience_s = patience_s
         self._failure: BaseException | None = None
-        self._has_all = self._is_over = False
+        self._has_all = self._is_over = self._is_closed = False
 
     def interrupt(self, num_frames: int | None = None) -> None:
         """Ends the speech where its listener stopped it, after `num_frames` frames of all clauses (None: all made).
 
-        The conversation remembers what was heard. Raises `OptionError` for more frames than there are.
+        The conversation remembers what was heard. All may have been taken, and not yet played; after `close` or a first
+        `interrupt` nothing happens. Raises `OptionError` for more frames than there are, and where frames would have to
+        leave a conversation that has gone on.
         """
-        if self._is_over:
+        if self._is_closed:
             return
-        spoken = sum(speech.codes.shape[1] for speech in self.speeches)
-        wanted = None if num_frames is None else num_frames - spoken  # of the clause that was begun
-        if wanted is not None and (wanted < -spoken or (self._stream is None and wanted > 0)):
+        spoken = self._num_frames()
+        if num_frames is not None and (num_frames < 0 or (self._stream is None and num_frames > spoken)):
             raise OptionError(f"num_frames {num_frames}; expected 0 to the {spoken} frames that were made")
         if self._stream is not None:
             try:
-                rest = self._stream.interrupt(wanted if wanted is None else max(0, wanted))
+                rest = self._stream.interrupt(None if num_frames is None else max(0, num_frames - spoken))
             except OptionError as error:
                 raise OptionError(f"num_frames {num_frames}; {spoken} are of the clauses before: {error}") from error
-            if rest.codes.shape[1]:
+            if rest.is_turn:
                 self.speeches.append(rest)
-        self._cut(max(0, -(wanted or 0)))
-        self._stream = None
+            self._stream = None
         self.close()
+        self._is_closed = True
+        if num_frames is not None:
+            self._cut(self._num_frames() - num_frames)
 
     def close(self) -> None:
         """Stops, and throws away the clause that was begun; harmless when all is spoken."""
+        self._is_closed = self._is_closed or not self._is_over
         self._is_over = True
         if self._stream is not None:
             self._stream.close()
         self._stream = None
 
+    def _num_frames(self) -> int:
+        return sum(speech.codes.shape[1] for speech in self.speeches)
+
     def _cut(self, num_frames: int) -> None:
         """Takes the last frames back, out of the conversation too."""
-        while num_frames:
-            made = self.speeches[-1].codes.shape[1]
-            self._forget(max(0, made - num_frames))
-            num_frames -= min(made, num_frames)
-            self.speeches.pop()
+        while num_frames > 0:
+            last = self.speeches[-1]
+            made = last.codes.shape[1]
+            kept = max(0, made - num_frames)
+            self._forget(last, kept)
+            num_frames -= made - kept
+            self.speeches[-1:] = [last.first(kept)] if kept else []
 
     def _hear(self, piece: object) -> None:
         """Takes in a piece of text; raises `TextError` for anything else, and for more than can be meant."""
@@ -133,7 +144,7 @@ class SpokenPieces(SpokenText, Iterator[Tensor]):
         self,
         pieces: Iterable[str],
         open_clause: OpenClause,
-        forget: Callable[[int], None],
+        forget: Forget,
         patience_s: float | None = None,
     ) -> None:
         super().__init__(open_clause, forget, patience_s)
@@ -212,7 +223,7 @@ class AsyncSpokenPieces(SpokenText, AsyncIterator[Tensor]):
         self,
         pieces: AsyncIterable[str],
         open_clause: OpenClause,
-        forget: Callable[[int], None],
+        forget: Forget,
         patience_s: float | None = None,
     ) -> None:
         super().__init__(open_clause, forget, patience_s)
