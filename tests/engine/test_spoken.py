@@ -5,6 +5,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ import torch
 from duologue.engine import spoken
 from duologue.engine.conversation import Conversation
 from duologue.engine.scheduler import Scheduler
+from duologue.engine.spoken import AsyncSpokenPieces
 from duologue.errors import OptionError, TextError
 
 OPTIONS = {"max_audio_length_ms": 400, "seed": 3}  # five frames a clause
+LONG = {"max_audio_length_ms": 8000, "seed": 3}
 TEXT = ["Hello ", "there. How ", "are you", "? Fi", "ne."]
 CLAUSES = ["Hello there.", "How are you?", "Fine."]
 
@@ -30,6 +33,11 @@ def wait_until(is_so: Callable[[], bool], seconds: float = 30) -> None:
     while not is_so():
         assert time.monotonic() < until
         time.sleep(0.001)
+
+
+async def listen(stream: AsyncSpokenPieces, chunks: list[torch.Tensor]) -> None:
+    async for chunk in stream:
+        chunks.append(chunk)
 
 
 def test_clauses_are_turns_of_one_sound(voiced):
@@ -181,6 +189,92 @@ class TestInterruption:
         with conversation.speak(TEXT, **OPTIONS) as stream:
             list(itertools.islice(stream, 7))
         assert num_frames(conversation) == [5] and list(stream) == []
+
+
+class TestStoppedByAnother:
+    """One thread or task listens, another stops it: the listener ends, and nothing is begun any more."""
+
+    @pytest.mark.parametrize("stop", ["close", "interrupt"])
+    def test_while_a_thread_waits_for_audio(self, voiced, script_frames, stop):
+        script_frames([])
+        with Scheduler(voiced) as scheduler, ThreadPoolExecutor() as pool:
+            conversation = Conversation(voiced, scheduler=scheduler)
+            stream, chunks = conversation.speak(["Hello there. And more."], **LONG), []
+            listening = pool.submit(lambda: [chunks.append(chunk) for chunk in stream])
+            wait_until(lambda: len(chunks) > 2)
+            getattr(stream, stop)()
+            listening.result(30)
+            assert stream.text == "Hello there." and len(conversation.segments) == (stop == "interrupt")
+
+    @pytest.mark.parametrize("stop", ["close", "interrupt"])
+    def test_while_a_thread_waits_for_text(self, voiced, stop):
+        released = threading.Event()
+
+        def write():
+            yield "Hello there. And more"
+            released.wait(60)
+
+        with ThreadPoolExecutor() as pool:
+            conversation = Conversation(voiced)
+            stream, chunks = conversation.speak(write(), **OPTIONS), []
+            listening = pool.submit(lambda: [chunks.append(chunk) for chunk in stream])
+            wait_until(lambda: len(conversation.segments) == 1)
+            time.sleep(0.1)  # it waits by now
+            getattr(stream, stop)()
+            try:
+                listening.result(30)
+            finally:
+                released.set()
+            assert stream.text == "Hello there." and num_frames(conversation) == [5] and len(chunks) == 5
+
+    @pytest.mark.parametrize("stop", ["close", "interrupt"])
+    def test_while_a_task_waits_for_audio(self, voiced, script_frames, stop):
+        script_frames([])
+
+        async def write():
+            yield "Hello there. And more."
+
+        async def both(scheduler: Scheduler) -> None:
+            conversation = Conversation(voiced, scheduler=scheduler)
+            stream = conversation.speak(write(), **LONG)
+            listening = asyncio.create_task(listen(stream, chunks := []))
+            while len(chunks) < 3:
+                await asyncio.sleep(0.001)
+            getattr(stream, stop)()
+            await asyncio.wait_for(listening, 30)
+            assert stream.text == "Hello there." and len(conversation.segments) == (stop == "interrupt")
+
+        with Scheduler(voiced) as scheduler:
+            asyncio.run(both(scheduler))
+
+    @pytest.mark.parametrize("stop", ["close", "interrupt"])
+    def test_while_a_task_waits_for_text(self, voiced, stop):
+        async def write():
+            yield "Hello there. And more"
+            await asyncio.sleep(60)
+
+        async def both(scheduler: Scheduler) -> None:
+            conversation = Conversation(voiced, scheduler=scheduler)
+            stream = conversation.speak(write(), **OPTIONS)
+            listening = asyncio.create_task(listen(stream, chunks := []))
+            while not conversation.segments:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.1)  # it waits by now
+            getattr(stream, stop)()
+            await asyncio.wait_for(listening, 30)
+            assert stream.text == "Hello there." and num_frames(conversation) == [5] and len(chunks) == 5
+
+        with Scheduler(voiced) as scheduler:
+            asyncio.run(both(scheduler))
+
+    def test_an_engine_that_closes_ends_it(self, voiced, script_frames):
+        script_frames([])
+        scheduler = Scheduler(voiced)
+        conversation = Conversation(voiced, scheduler=scheduler)
+        stream = conversation.speak(["Hello there. And more."], **LONG)
+        next(stream)
+        scheduler.close(timeout_s=0)
+        assert list(stream) == [] and conversation.segments == ()
 
 
 class TestScheduled:

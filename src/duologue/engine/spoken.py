@@ -33,7 +33,8 @@ Forget = Callable[[Speech, int], None]
 class SpokenText:
     """What is common to both kinds: the clauses that were spoken, and how the rest is stopped.
 
-    `speeches` are the clauses so far, `text` their words. The conversation has a turn for each.
+    `speeches` are the clauses so far, `text` their words. The conversation has a turn for each. Another thread or task
+    than the one that listens may stop it.
     """
 
     def __init__(self, open_clause: OpenClause, forget: Forget, patience_s: float | None) -> None:
@@ -52,6 +53,7 @@ class SpokenText:
         self._patience_s = patience_s
         self._failure: BaseException | None = None
         self._has_all = self._is_over = self._is_closed = False
+        self._lock = threading.RLock()
 
     def interrupt(self, num_frames: int | None = None) -> None:
         """Ends the speech where its listener stopped it, after `num_frames` frames of all clauses (None: all made).
@@ -60,31 +62,40 @@ class SpokenText:
         `interrupt` nothing happens. Raises `OptionError` for more frames than there are, and where frames would have to
         leave a conversation that has gone on.
         """
-        if self._is_closed:
-            return
-        spoken = self._num_frames()
-        if num_frames is not None and (num_frames < 0 or (self._stream is None and num_frames > spoken)):
-            raise OptionError(f"num_frames {num_frames}; expected 0 to the {spoken} frames that were made")
-        if self._stream is not None:
-            try:
-                rest = self._stream.interrupt(None if num_frames is None else max(0, num_frames - spoken))
-            except OptionError as error:
-                raise OptionError(f"num_frames {num_frames}; {spoken} are of the clauses before: {error}") from error
-            if rest.is_turn:
-                self.speeches.append(rest)
-            self._stream = None
-        self.close()
-        self._is_closed = True
-        if num_frames is not None:
-            self._cut(self._num_frames() - num_frames)
+        with self._lock:
+            if self._is_closed:
+                return
+            if num_frames is not None and num_frames < 0:
+                raise OptionError(f"num_frames {num_frames}; expected 0 or more")
+            spoken = self._num_frames()
+            if self._stream is not None:
+                try:
+                    self._stream.interrupt(None if num_frames is None else max(0, num_frames - spoken))
+                except OptionError as error:
+                    raise OptionError(
+                        f"num_frames {num_frames}; {spoken} are of the clauses before: {error}"
+                    ) from error
+                self._finish_clause(self._stream)
+            made = self._num_frames()
+            if num_frames is not None and num_frames > made:
+                raise OptionError(f"num_frames {num_frames}; expected 0 to the {made} frames that were made")
+            self.close()
+            self._is_closed = True
+            if num_frames is not None:
+                self._cut(made - num_frames)
 
     def close(self) -> None:
         """Stops, and throws away the clause that was begun; harmless when all is spoken."""
-        self._is_closed = self._is_closed or not self._is_over
+        with self._lock:
+            self._is_closed = self._is_closed or not self._is_over
+            if self._stream is not None:
+                self._stream.close()
+            self._stream = None
+            self._end()
+
+    def _end(self) -> None:
+        """Nothing more is spoken."""
         self._is_over = True
-        if self._stream is not None:
-            self._stream.close()
-        self._stream = None
 
     def _num_frames(self) -> int:
         return sum(speech.codes.shape[1] for speech in self.speeches)
@@ -121,16 +132,28 @@ class SpokenText:
         if failure is not None:
             raise failure
 
-    def _begin(self) -> SpeechStream | ScheduledSpeech:
-        clause = self._clauses.popleft()
-        self.text = f"{self.text} {clause}".strip()
-        self._stream = self._open_clause(clause, len(self.speeches))
-        return self._stream
+    def _begin(self) -> SpeechStream | ScheduledSpeech | None:
+        """The next clause, begun; None, and the end, where there is none or nobody listens any more."""
+        with self._lock:
+            if self._is_over or not self._clauses:
+                self._end()
+                return None
+            clause = self._clauses.popleft()
+            self.text = f"{self.text} {clause}".strip()
+            self._stream = self._open_clause(clause, len(self.speeches))
+            return self._stream
 
-    def _finish_clause(self) -> None:
-        assert self._stream is not None and self._stream.result is not None
-        self.speeches.append(self._stream.result)
-        self._stream = None
+    def _finish_clause(self, stream: SpeechStream | ScheduledSpeech) -> None:
+        """Keeps what was made of a clause, unless whoever stopped it has done so."""
+        with self._lock:
+            if stream is not self._stream:
+                return
+            if stream.result is None:  # the engine was closed
+                self.close()
+                return
+            if stream.result.is_turn:
+                self.speeches.append(stream.result)
+            self._stream = None
 
 
 class SpokenPieces(SpokenText, Iterator[Tensor]):
@@ -163,28 +186,36 @@ class SpokenPieces(SpokenText, Iterator[Tensor]):
     def __next__(self) -> Tensor:
         try:
             while not self._is_over:
-                if self._stream is None:
+                stream = self._stream
+                if stream is None:
                     self._wait_for_clause()
-                    if not self._clauses:
-                        self._is_over = True
-                        break
-                    self._begin()
-                assert self._stream is not None
+                    stream = self._begin()
+                if stream is None:
+                    break
                 try:
-                    return next(self._stream)
+                    return next(stream)
                 except StopIteration:
-                    self._finish_clause()
+                    self._finish_clause(stream)
         except BaseException:
             self.close()
             raise
         self._raise_failure()
         raise StopIteration
 
+    def _end(self) -> None:
+        super()._end()
+        try:
+            self._pieces.put_nowait(_END)  # who waits for text wakes; where the queue is full nobody waits
+        except queue.Full:
+            pass
+
     def _wait_for_clause(self) -> None:
-        """Returns with a clause to speak, or with none where the text is over."""
+        """Returns with a clause to speak, or with none where the text is over or nobody listens any more."""
         while not self._clauses and not self._has_all:
             try:
                 piece = self._pieces.get(timeout=self._patience_s)
+                if self._is_over:
+                    return
                 if piece is _END or isinstance(piece, _Failed):
                     self._end_text(piece.error if isinstance(piece, _Failed) else None)
                 else:
@@ -239,32 +270,31 @@ class AsyncSpokenPieces(SpokenText, AsyncIterator[Tensor]):
     async def __aexit__(self, *_: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        super().close()
-        if self._next_piece is not None:
-            self._next_piece.cancel()
-            self._next_piece = None
-
     async def __anext__(self) -> Tensor:
         try:
             while not self._is_over:
-                if self._stream is None:
+                stream = self._stream
+                if stream is None:
                     await self._wait_for_clause()
-                    if not self._clauses:
-                        self.close()
-                        break
-                    self._begin()
+                    stream = self._begin()
+                if stream is None:
+                    break
                 self._ask()  # the next text is written while this is spoken
-                assert isinstance(self._stream, ScheduledSpeech)
+                assert isinstance(stream, ScheduledSpeech)
                 try:
-                    return await anext(self._stream)
+                    return await anext(stream)
                 except StopAsyncIteration:
-                    self._finish_clause()
+                    self._finish_clause(stream)
         except BaseException:
             self.close()
             raise
         self._raise_failure()
         raise StopAsyncIteration
+
+    def _end(self) -> None:
+        super()._end()
+        if self._next_piece is not None:
+            self._next_piece.cancel()
 
     def _ask(self) -> None:
         """Lets the writer go on, by one piece."""
@@ -272,15 +302,18 @@ class AsyncSpokenPieces(SpokenText, AsyncIterator[Tensor]):
             self._next_piece = asyncio.ensure_future(anext(self._source))
 
     async def _wait_for_clause(self) -> None:
-        """Returns with a clause to speak, or with none where the text is over."""
+        """Returns with a clause to speak, or with none where the text is over or nobody listens any more."""
         while not self._clauses and not self._has_all:
             self._ask()
-            assert self._next_piece is not None
-            done, _ = await asyncio.wait([self._next_piece], timeout=self._patience_s)
+            piece = self._next_piece
+            assert piece is not None
+            done, _ = await asyncio.wait([piece], timeout=self._patience_s)
+            if self._is_over:
+                return
             try:
                 if not done:
                     raise self._stalled()
-                piece, self._next_piece = self._next_piece, None
+                self._next_piece = None
                 self._hear(piece.result())
             except StopAsyncIteration:
                 self._end_text()
