@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from duologue.engine.context import CodedSegment
 from duologue.engine.conversation import Conversation
-from duologue.errors import AudioError, DuologueError, OptionError, TextError, VoiceError
+from duologue.errors import AudioError, DuologueError, DuologueWarning, OptionError, TextError, VoiceError
 from tests.engine.builders import tone
 from tests.engine.test_generator import text_of
 
@@ -127,6 +128,31 @@ def test_unknown_voices_are_refused(voiced):
         Conversation(voiced, {0: "bob"})
     with pytest.raises(OptionError):
         Conversation(voiced, {"A": "zoe"})
+
+
+def full(generator, speakers: list[int]) -> Conversation:
+    """One turn of each speaker, "turn a", "turn b" and so on; not more than two fit into the model."""
+    conversation = Conversation(generator)
+    num_frames = round(0.3 * generator.max_rows)
+    for index, speaker in enumerate(speakers):
+        codes = torch.full((generator.model.num_codebooks, num_frames), index + 1)
+        turn = CodedSegment(speaker, f"turn {'abcdef'[index]}", codes)
+        conversation.append(turn, torch.zeros(num_frames * generator.codec.frame_size))
+    return conversation
+
+
+def test_what_is_said_after_cutting_evicted_turns_is_seen(generator, prompts):
+    conversation = full(generator, [1, 1, 1, 1])
+    with pytest.warns(DuologueWarning, match="2 of 4 context segments"):
+        conversation.say("x", 0, **SHORT)
+    for _ in range(3):
+        conversation.truncate(0)
+    assert conversation.say("y", 0, **SHORT).num_evicted == 0
+    assert text_of(generator, prompts[-1]) == "[1]turn a[1]turn b[0]y"
+    conversation.truncate(0)
+    conversation.truncate(0)
+    assert conversation.say("y", 0, **SHORT).num_evicted == conversation.say("z", 0, **SHORT).num_evicted == 0
+    assert text_of(generator, prompts[-1]) == "[1]turn a[0]y[0]z"
 
 
 class TestNothingIsReadTwice:

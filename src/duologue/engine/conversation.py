@@ -229,6 +229,8 @@ class Conversation:
             raise OptionError(f"num_frames {num_frames}; expected 0 to {made}, the frames of the last turn")
         if not num_frames:
             self._turns.pop()
+            if self._num_evicted >= len(self._turns):
+                self._num_evicted = 0  # nothing is left of what was in the prompt: what fits of the rest returns
             return
         heard = CodedSegment(turn.speaker, turn.text if text is None else text, turn.codes[:, :num_frames])
         self._turns[-1] = heard, audio[: num_frames * self.generator.codec.frame_size]
