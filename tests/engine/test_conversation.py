@@ -155,6 +155,20 @@ def test_what_is_said_after_cutting_evicted_turns_is_seen(generator, prompts):
     assert text_of(generator, prompts[-1]) == "[1]turn a[0]y[0]z"
 
 
+@pytest.mark.filterwarnings("ignore:.*were left out")
+def test_a_speaker_whose_last_recording_left_gets_a_default_voice(voiced, prompts):
+    conversation = full(voiced, [0, 1, 1, 1])
+    conversation.say("x", 0, **SHORT)  # the recording leaves for this very turn
+    assert text_of(voiced, prompts[-1]).startswith("[0]i am zoe[1]turn")
+    assert {speaker: voice.name for speaker, voice in conversation.voices.items()} == {0: "zoe"}
+    conversation = full(voiced, [0, 1, 1, 1])
+    conversation.say("x", 1, **SHORT)  # still heard
+    assert text_of(voiced, prompts[-1]).startswith("[1]turn") and conversation.voices == {}
+    conversation.say("y", 0, **SHORT)
+    conversation.say("z", 0, **SHORT)
+    assert text_of(voiced, prompts[-1]).startswith("[0]i am zoe[1]turn")
+
+
 class TestNothingIsReadTwice:
     """The model reads a turn once; forks, interruptions and cuts go on from what was read."""
 

@@ -53,10 +53,10 @@ class TurnOptions(TypedDict, total=False):
 class Conversation:
     """Turns of any number of speakers on one generator.
 
-    `voices` names voices by speaker. A speaker who is to speak, has none, and was not heard gets a shipped voice that
-    no other speaker of this conversation has, while there are enough; `default_voices=False` turns that off. A voice
-    stays in the prompt for the whole conversation. When the model is full the oldest turns leave its prompt; they
-    stay among `segments`.
+    `voices` names voices by speaker. A speaker who is to speak, has none, and was not heard, or so long ago that it is
+    no longer in the prompt, gets a shipped voice that no other speaker of this conversation has, while there are
+    enough; `default_voices=False` turns that off. A voice stays in the prompt for the whole conversation. When the
+    model is full the oldest turns leave its prompt; they stay among `segments`.
     """
 
     def __init__(
@@ -174,11 +174,14 @@ class Conversation:
     ) -> SpeechStream | ScheduledSpeech:
         started = time.perf_counter()
         speaker = check_speaker(speaker)
-        plan = VoicePlan(self._voices_with(speaker), defaults=False)
+        chosen, defaults = dict(self._voices), self._defaults(speaker)
         evicted = self._num_evicted
+        context = [turn for turn, _ in self._turns[evicted:]]
 
         def append(result: Speech, read: Prefix | None) -> None:
-            self._voices = dict(plan.chosen)
+            kept = context[result.num_evicted - evicted :]
+            is_recorded = any(turn.speaker == speaker and turn.codes is not None for turn in kept)
+            self._voices = dict(chosen) if is_recorded else {**defaults, **chosen}
             self._num_evicted = result.num_evicted
             self._read = read
             if result.is_turn:
@@ -187,8 +190,8 @@ class Conversation:
         request = SpeechRequest(
             text,
             speaker,
-            [turn for turn, _ in self._turns[evicted:]],
-            plan,
+            context,
+            VoicePlan(chosen, defaults),
             _sampling(options),
             options.get("max_audio_length_ms", DEFAULT_MAX_AUDIO_LENGTH_MS),
             options.get("normalize"),
@@ -248,15 +251,12 @@ class Conversation:
         other._turns, other._num_evicted, other._read = list(self._turns), self._num_evicted, self._read
         return other
 
-    def _voices_with(self, speaker: int) -> dict[int, Voice]:
-        """The voices of the conversation, one for `speaker` among them if it needs one."""
-        heard = any(turn.speaker == speaker and turn.codes is not None for turn, _ in self._turns)
-        voices = dict(self._voices)
-        if self._default_voices and not heard and speaker not in voices and speaker not in self._voiceless:
-            default = self.generator.default_voice(speaker, [voice.name for voice in voices.values()])
-            if default is not None:
-                voices[speaker] = default
-        return voices
+    def _defaults(self, speaker: int) -> dict[int, Voice]:
+        """The voice for `speaker` where the model hears nothing of it, if it may have one."""
+        if not self._default_voices or speaker in self._voiceless or speaker in self._voices:
+            return {}
+        default = self.generator.default_voice(speaker, [voice.name for voice in self._voices.values()])
+        return {} if default is None else {speaker: default}
 
 
 def _sampling(options: TurnOptions) -> SamplingOptions:
