@@ -270,6 +270,22 @@ class TestNothingIsReadTwice:
         stream = conversation.stream_say("hello", 0, **SHORT)
         assert stream.interrupt().codes.shape[1] == 0 and conversation.segments == ()
 
+    def test_interrupting_at_once_forgets_nothing(self, voiced, counts):
+        conversation = Conversation(voiced, {0: "zoe"})
+        conversation.say("hello", 0, max_audio_length_ms=400, seed=5)
+        conversation.stream_say("no", 0, **SHORT).interrupt()
+        fork = conversation.fork()
+        counts.clear()
+        conversation.say("go on", 0, **SHORT)
+        assert counts[0] == 2 + self.text_rows(voiced, "go on", 0)
+        fork.truncate(2)
+        fresh = fork.fork()
+        fresh._read = None
+        counts.clear()
+        speech = fork.say("go on", 0, **SHORT)
+        assert counts[0] == 1 + self.text_rows(voiced, "go on", 0)
+        assert torch.equal(speech.codes, fresh.say("go on", 0, **SHORT).codes)
+
     def test_a_closed_stream_cannot_be_interrupted(self, voiced):
         stream = Conversation(voiced).stream_say("hello", 0, **SHORT)
         next(stream)

@@ -183,7 +183,7 @@ class Conversation:
             is_recorded = any(turn.speaker == speaker and turn.codes is not None for turn in kept)
             self._voices = dict(chosen) if is_recorded else {**defaults, **chosen}
             self._num_evicted = result.num_evicted
-            self._read = read
+            self._read = self._read if read is None else read
             if result.is_turn:
                 self._turns.append((CodedSegment(speaker, text, result.codes), result.audio))
 
