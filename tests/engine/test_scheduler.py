@@ -5,14 +5,16 @@ import itertools
 import math
 import threading
 import time
+import weakref
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from duologue.codec.mimi import MimiDecoderState
 from duologue.engine.conversation import Conversation
 from duologue.engine.generator import SpeechRequest
-from duologue.engine.sampling import SamplingOptions
+from duologue.engine.sampling import BatchSampling, SamplingOptions
 from duologue.engine.scheduler import Scheduler, _Order
 from duologue.errors import BusyError, DuologueWarning, EngineError, OptionError, TextError, VoiceError
 
@@ -22,6 +24,10 @@ TEXTS = ["hello", "how are you today?", "a", "it rained all day, and then some",
 
 def options(index: int) -> dict[str, object]:
     return {"max_audio_length_ms": 240 + 160 * index, "seed": index, "guidance": 2.0 if index % 3 == 1 else 1.0}
+
+
+def raise_short_of_memory(*_: object) -> None:
+    raise torch.OutOfMemoryError("out of memory")
 
 
 @pytest.fixture
@@ -297,6 +303,58 @@ class TestFailures:
         with pytest.raises(RuntimeError, match="no"):
             list(scheduler.submit("a longer text", 0, seed=1, voice="none"))
         assert len(list(other)) == 10
+
+    def test_one_that_cannot_be_copied_at_its_end_ends(self, voiced, scheduler, monkeypatch):
+        monkeypatch.setattr(scheduler._batch, "prefix", raise_short_of_memory)
+        conversation = Conversation(voiced, {0: "zoe"}, scheduler=scheduler)
+        for text in ("hello", "and"):
+            assert conversation.say(text, 0, max_audio_length_ms=240, seed=5).codes.shape[1] == 3
+
+    @pytest.mark.parametrize("where", ["arrange", "reset"])
+    def test_one_that_cannot_join_fails_alone(self, voiced, scheduler, hold, monkeypatch, where):
+        first = scheduler.submit("hello", 0, max_audio_length_ms=800, seed=0)
+        while not scheduler._orders:
+            time.sleep(0.001)
+        if where == "arrange":
+            make = BatchSampling.of
+            monkeypatch.setattr(
+                BatchSampling,
+                "of",
+                lambda options, *rest, **more: (
+                    raise_short_of_memory() if len(options) > 1 else make(options, *rest, **more)
+                ),
+            )
+        else:
+            monkeypatch.setattr(MimiDecoderState, "reset", raise_short_of_memory)
+        second = scheduler.submit("hello", 0, max_audio_length_ms=800, seed=1)
+        hold.set()
+        with pytest.raises(torch.OutOfMemoryError):
+            list(second)
+        list(first)
+        monkeypatch.undo()
+        alone = voiced.speak("hello", 0, max_audio_length_ms=800, seed=0)
+        assert first.result is not None and torch.equal(first.result.codes, alone.codes)
+        torch.testing.assert_close(first.result.audio, alone.audio, atol=1e-4, rtol=1e-4)
+        assert len(list(scheduler.submit("a", 0, max_audio_length_ms=240, seed=1))) == 3
+
+    def test_what_a_failed_step_has_computed_is_let_go_before_the_next(self, voiced, scheduler, hold, monkeypatch):
+        streams = [scheduler.submit("hello", 0, max_audio_length_ms=800, seed=index) for index in range(3)]
+        forward, computed, left = voiced.model.forward, [], []
+
+        def short(tokens, *arguments, **options):
+            if tokens.shape[0] > 2:
+                large = torch.zeros(8)
+                computed.append(weakref.ref(large))
+                raise_short_of_memory()
+            left.extend(reference() is not None for reference in computed)
+            return forward(tokens, *arguments, **options)
+
+        monkeypatch.setattr(voiced.model, "forward", short)
+        hold.set()
+        assert [len(list(stream)) for stream in streams[:2]] == [10, 10]
+        assert computed and left and not any(left)
+        with pytest.raises(torch.OutOfMemoryError):
+            list(streams[2])
 
     def test_a_callers_own_error_is_theirs(self, voiced, scheduler):
         plan = voiced.voice_plan(0, None)

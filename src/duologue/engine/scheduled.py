@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Self
@@ -156,7 +157,8 @@ class ScheduledSpeech(Iterator[Tensor], AsyncIterator[Tensor]):
             self._end()
 
     def fail(self, error: Exception) -> None:
-        """The end: what went wrong."""
+        """The end: what went wrong. What was computed up to there is let go, though the listener holds the error."""
+        traceback.clear_frames(error.__traceback__)
         with self._changed:
             self._error = error
             self._end()

@@ -260,16 +260,17 @@ class Scheduler:
                     break
             if self._reading.num_left:
                 return
+            row = len(self._orders)
+            sound = self._decoder.rows(row, row + 1)
+            if order.plan.codec_state is None:
+                sound.reset()
+            else:
+                sound.copy_from(order.plan.codec_state)
             order.speaking = self._batch.join(self._reading.ready())
         except Exception as error:
             # Whatever it is, memory that is short above all: the newest request fails, the others go on.
             order.speech.fail(error)
         else:
-            row = len(self._orders)
-            if order.plan.codec_state is None:
-                self._decoder.reset(torch.tensor([row], device=self._device))
-            else:
-                self._decoder.rows(row, row + 1).copy_from(order.plan.codec_state)
             self._orders.append(order)
         self._joining = self._reading = None
 
@@ -322,7 +323,10 @@ class Scheduler:
         row, last = self._orders.index(order), len(self._orders) - 1
         prefix = None
         if error is None and order.on_result is not None and not order.speech.is_cancelled:
-            prefix = self._batch.prefix(order.speaking)
+            try:
+                prefix = self._batch.prefix(order.speaking)
+            except Exception:
+                pass  # there is no memory for a copy: who goes on from here reads it again
         self._batch.leave(order.speaking)
         if order.plan.codec_state is not None:
             order.plan.codec_state.copy_from(self._decoder.rows(row, row + 1))
