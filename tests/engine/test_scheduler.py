@@ -270,16 +270,18 @@ class TestFailures:
         assert len(next(streams[0]))
         streams[0].cancel()
 
-    def test_no_frame_is_lost_when_decoding_fails_for_somebody(self, voiced, scheduler, hold, monkeypatch):
+    @pytest.mark.parametrize("where", ["before", "in the middle"])
+    def test_no_frame_is_lost_when_decoding_fails_for_somebody(self, voiced, scheduler, hold, monkeypatch, where):
         streams = [scheduler.submit("hello", 0, max_audio_length_ms=800, seed=index) for index in range(2)]
-        decode = voiced.codec.decode_latent
+        part = (voiced.codec, "decode_latent") if where == "before" else (voiced.codec.decoder.output_conv, "forward")
+        decode = getattr(*part)
 
         def failing(codes, *arguments):
             if len(codes) > 1:
                 raise torch.OutOfMemoryError("out of memory")
             return decode(codes, *arguments)
 
-        monkeypatch.setattr(voiced.codec, "decode_latent", failing)
+        monkeypatch.setattr(*part, failing)
         hold.set()
         with pytest.raises(torch.OutOfMemoryError):
             list(streams[1])

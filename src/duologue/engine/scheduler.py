@@ -31,6 +31,7 @@ from duologue.engine.voices import Voice
 from duologue.engine.warming import warm_up
 from duologue.errors import BusyError, EngineError
 from duologue.frames import Segment
+from duologue.nn.attention import beside_caches
 
 # While others speak, a piece of a prompt should take about this long: half of a frame.
 _PIECE_S = 0.04
@@ -106,6 +107,8 @@ class Scheduler:
         self._decoder = generator.codec.init_decoder_state(max_streams)
         transformer = self._decoder.transformer
         transformer.extent = transformer.capacity  # a bound for all rows, whoever comes and goes
+        self._changing = list(beside_caches(self._decoder))
+        self._before = [tensor.clone() for tensor in self._changing]  # the step that is being tried
         self._device = next(generator.codec.parameters()).device
         self._orders: list[_Order] = []  # those who speak; the n-th has the n-th row of the codec's state
         self._joining: _Order | None = None  # the one whose prompt is being read
@@ -308,8 +311,13 @@ class Scheduler:
         codes = torch.stack([silent if frame is None else frame for frame in frames])[..., None]  # [B, K, 1]
         state = self._decoder.rows(0, len(frames))
         generator = self.generator
-        decoded = generator.backend.decode_frames(generator.codec, codes.to(self._device), state)  # [B, 1, S]
-        chunks = decoded[:, 0].to("cpu", torch.float32)
+        _copy(self._changing, self._before)
+        try:
+            decoded = generator.backend.decode_frames(generator.codec, codes.to(self._device), state)  # [B, 1, S]
+            chunks = decoded[:, 0].to("cpu", torch.float32)
+        except Exception:
+            _copy(self._before, self._changing)  # it is decoded again, without the newest
+            raise
         for order, frame, chunk in zip(self._orders, frames, chunks, strict=True):
             if frame is not None and order.speaking is not None:
                 if order.first_at is None:
@@ -345,3 +353,8 @@ class Scheduler:
             order.speech.finish(reason, None if tell is None else lambda speech: tell(speech, prefix))
         except Exception as error:  # memory for the whole
             order.speech.fail(error)
+
+
+def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target.copy_(source)
