@@ -77,6 +77,20 @@ def test_async_listeners(voiced, scheduler):
         torch.testing.assert_close(audio, voiced.generate(TEXTS[index], 0, **options(index)), atol=1e-4, rtol=1e-4)
 
 
+def test_chunks_are_the_callers_own(scheduler):
+    async def listen() -> None:
+        async with scheduler.submit("hello", 0, **options(0)) as stream:
+            async for chunk in stream:
+                chunk.zero_()
+            assert bool(stream.result.audio.any())
+
+    asyncio.run(listen())
+    stream = scheduler.submit("hello", 0, **options(0))
+    for chunk in stream:
+        chunk.zero_()
+    assert bool(stream.result.audio.any())
+
+
 def pieces_beside_another(scheduler, counts, monkeypatch, ample_s: float) -> list[int]:
     """Where among the passes through the backbone a long prompt was read, while another request spoke."""
     monkeypatch.setattr("duologue.engine.scheduler._MOST_PIECE_ROWS", 16)

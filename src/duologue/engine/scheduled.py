@@ -48,7 +48,7 @@ class ScheduledSpeech(Iterator[Tensor], AsyncIterator[Tensor]):
             while not self._chunks and not self._is_over:
                 self._changed.wait()
             if self._chunks:
-                return self._chunks.popleft()
+                return self._chunks.popleft().clone()  # the caller's own
         self._conclude()
         raise StopIteration
 
@@ -59,7 +59,7 @@ class ScheduledSpeech(Iterator[Tensor], AsyncIterator[Tensor]):
         while True:
             with self._changed:
                 if self._chunks:
-                    return self._chunks.popleft()
+                    return self._chunks.popleft().clone()  # the caller's own
                 if self._is_over:
                     break
                 loop = asyncio.get_running_loop()

@@ -192,7 +192,8 @@ class SpeechStream(Iterator[Tensor]):
             self._finish(self._speaking.stop_reason)
             raise StopIteration
         frames, chunk = made
-        return chunk[: self._watch(frames, chunk) * self._codec.frame_size]
+        # A copy, out of inference mode: what the caller does to it is theirs.
+        return chunk[: self._watch(frames, chunk) * self._codec.frame_size].clone()
 
     def __enter__(self) -> Self:
         return self
