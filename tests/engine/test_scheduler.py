@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import math
-import threading
 import time
 import weakref
 from types import SimpleNamespace
@@ -34,21 +33,6 @@ def raise_short_of_memory(*_: object) -> None:
 def scheduler(voiced):
     with Scheduler(voiced, max_streams=3, max_waiting=8) as made:
         yield made
-
-
-@pytest.fixture
-def hold(voiced, monkeypatch) -> threading.Event:
-    """Frames are made only while this is set."""
-    gate = threading.Event()
-    forward = voiced.model.depth_step
-
-    def gated(*arguments):
-        assert gate.wait(30)
-        return forward(*arguments)
-
-    monkeypatch.setattr(voiced.model, "depth_step", gated)
-    yield gate
-    gate.set()
 
 
 def test_everyone_hears_what_they_hear_alone(voiced, scheduler):

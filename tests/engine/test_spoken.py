@@ -14,7 +14,7 @@ from duologue.engine import spoken
 from duologue.engine.conversation import Conversation
 from duologue.engine.scheduler import Scheduler
 from duologue.engine.spoken import AsyncSpokenPieces
-from duologue.errors import OptionError, TextError
+from duologue.errors import BusyError, OptionError, TextError
 
 OPTIONS = {"max_audio_length_ms": 400, "seed": 3}  # five frames a clause
 LONG = {"max_audio_length_ms": 8000, "seed": 3}
@@ -310,6 +310,24 @@ class TestScheduled:
             assert len(list(neighbour)) == 15
         for one in chunks:
             torch.testing.assert_close(torch.cat(one), alone, atol=1e-4, rtol=0)
+
+    def test_the_next_clause_comes_before_who_has_not_begun(self, voiced, hold):
+        with Scheduler(voiced, max_streams=1, max_waiting=1) as scheduler, ThreadPoolExecutor() as pool:
+            stream = Conversation(voiced, scheduler=scheduler).speak(TEXT, **OPTIONS)
+            hold.set()
+            assert len(list(itertools.islice(stream, 5))) == 5
+            wait_until(lambda: not scheduler.num_speaking)
+            hold.clear()
+            others = [scheduler.submit("a", 0, max_audio_length_ms=240, seed=1)]
+            wait_until(lambda: not scheduler.num_waiting)
+            others.append(scheduler.submit("b", 0, max_audio_length_ms=240, seed=1))
+            with pytest.raises(BusyError, match="1 wait, as many as may"):
+                scheduler.submit("c", 0)
+            rest = pool.submit(list, stream)
+            wait_until(lambda: scheduler.num_waiting == 2 or rest.done())
+            assert [order.goes_on for order in scheduler._waiting] == [True, False]
+            hold.set()
+            assert len(rest.result(30)) == 10 and [len(list(other)) for other in others] == [3, 3]
 
     def test_asynchronous_text(self, voiced):
         alone = torch.cat(list(Conversation(voiced).speak(TEXT, **OPTIONS)))

@@ -156,7 +156,7 @@ class Conversation:
 
         def open_clause(text: str, index: int) -> SpeechStream | ScheduledSpeech:
             own = TurnOptions(**{**options, "seed": (first_seed + index) % MAX_SEED})
-            return self._stream(text, speaker, own, state)
+            return self._stream(text, speaker, own, state, goes_on=index > 0)
 
         if isinstance(pieces, AsyncIterable):
             if self._scheduler is None:
@@ -171,6 +171,7 @@ class Conversation:
         options: TurnOptions,
         codec_state: MimiDecoderState | None = None,
         chunk_frames: Iterator[int] | None = None,
+        goes_on: bool = False,
     ) -> SpeechStream | ScheduledSpeech:
         started = time.perf_counter()
         speaker = check_speaker(speaker)
@@ -200,7 +201,7 @@ class Conversation:
             codec_state,
         )
         if self._scheduler is not None:
-            return self._scheduler.stream_request(request, started=started, on_result=append)
+            return self._scheduler.stream_request(request, started=started, on_result=append, goes_on=goes_on)
         return self.generator.stream_request(request, started=started, on_result=append, chunk_frames=chunk_frames)
 
     def hear(self, audio: Tensor | None, text: str, speaker: int) -> None:

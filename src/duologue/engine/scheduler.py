@@ -44,9 +44,13 @@ class _Order:
     """A request on its way through the scheduler's thread."""
 
     def __init__(
-        self, plan: SpeechPlan, speech: ScheduledSpeech, on_result: Callable[[Speech, Prefix | None], None] | None
+        self,
+        plan: SpeechPlan,
+        speech: ScheduledSpeech,
+        on_result: Callable[[Speech, Prefix | None], None] | None,
+        goes_on: bool = False,
     ) -> None:
-        self.plan, self.speech, self.on_result = plan, speech, on_result
+        self.plan, self.speech, self.on_result, self.goes_on = plan, speech, on_result, goes_on
         self.speaking: Speaking | None = None
         self.first_at: float | None = None  # when its first chunk was made
 
@@ -92,7 +96,8 @@ class Scheduler:
     """Speaks for many at once on one generator, whose model and codec then belong to the scheduler's thread.
 
     At most `max_streams` requests speak at a time and `max_waiting` wait, first come, first served; another one raises
-    `BusyError`. Recordings in a context are encoded in the caller's thread. Close it, or use it in a `with` block.
+    `BusyError`. The next clause of a text that is being spoken comes before them. Recordings in a context are encoded
+    in the caller's thread. Close it, or use it in a `with` block.
     """
 
     def __init__(self, generator: Generator, *, max_streams: int = 8, max_waiting: int = 64) -> None:
@@ -163,8 +168,13 @@ class Scheduler:
         *,
         started: float | None = None,
         on_result: Callable[[Speech, Prefix | None], None] | None = None,
+        goes_on: bool = False,
     ) -> ScheduledSpeech:
-        """`Generator.stream_request` through the queue."""
+        """`Generator.stream_request` through the queue.
+
+        One that `goes_on` with what its listener is hearing comes before those who have not begun, and is never refused
+        for their number.
+        """
         started = time.perf_counter() if started is None else started
         made = self.generator.plan_speech(request)
         utterance = Utterance(made, self.generator.codec, self.generator.model.num_codebooks)
@@ -172,12 +182,14 @@ class Scheduler:
         with self._lock:
             if self._closing:
                 raise BusyError("the engine is closed")
-            if len(self._waiting) >= self.max_waiting:
+            num_first = sum(order.goes_on for order in self._waiting)  # they are in front
+            num_new = len(self._waiting) - num_first
+            if num_new >= self.max_waiting and not goes_on:
                 raise BusyError(
-                    f"{self.num_speaking} requests are being spoken and {len(self._waiting)} wait, as many as may: "
-                    "try again later"
+                    f"{self.num_speaking} requests are being spoken and {num_new} wait, as many as may: try again later"
                 )
-            self._waiting.append(_Order(made, speech, on_result))
+            place = num_first if goes_on else len(self._waiting)
+            self._waiting.insert(place, _Order(made, speech, on_result, goes_on))
             self._wake.notify()
         return speech
 
