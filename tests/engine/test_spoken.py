@@ -351,6 +351,40 @@ class TestScheduled:
             for audio in asyncio.run(both(scheduler)):
                 torch.testing.assert_close(audio, alone, atol=1e-4, rtol=0)
 
+    def test_asynchronous_text_is_written_while_it_is_spoken(self, voiced):
+        written, released = [], []
+
+        async def write():
+            try:
+                for piece in itertools.chain(["Hello there. And"], itertools.repeat(" more")):
+                    written.append(piece)
+                    yield piece
+            finally:
+                released.append(True)
+
+        async def both(scheduler: Scheduler) -> None:
+            async with Conversation(voiced, scheduler=scheduler).speak(write(), **OPTIONS) as stream:
+                await anext(stream)
+                while len(written) < spoken._MAX_PIECES:
+                    await asyncio.sleep(0.001)
+                await asyncio.sleep(0.05)
+                assert len(written) <= spoken._MAX_PIECES + 2 and stream.text == "Hello there."
+
+        async def fail():
+            yield "Hello there. And"
+            raise asyncio.CancelledError("the model was stopped")
+
+        async def hear(scheduler: Scheduler) -> None:
+            stream, chunks = Conversation(voiced, scheduler=scheduler).speak(fail(), **OPTIONS), []
+            with pytest.raises(asyncio.CancelledError, match="the model was stopped"):
+                await listen(stream, chunks)
+            assert len(chunks) == 10
+
+        with Scheduler(voiced) as scheduler:
+            asyncio.run(both(scheduler))
+            assert released
+            asyncio.run(hear(scheduler))
+
     def test_asynchronous_text_that_fails_stalls_or_is_cut(self, voiced):
         async def fail():
             yield "Hello there. And"

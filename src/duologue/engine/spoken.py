@@ -110,6 +110,13 @@ class SpokenText:
             num_frames -= made - kept
             self.speeches[-1:] = [last.first(kept)] if kept else []
 
+    def _take(self, piece: object) -> None:
+        """What the writer hands over next: a piece, or its end."""
+        if piece is _END or isinstance(piece, _Failed):
+            self._end_text(piece.error if isinstance(piece, _Failed) else None)
+        else:
+            self._hear(piece)
+
     def _hear(self, piece: object) -> None:
         """Takes in a piece of text; raises `TextError` for anything else, and for more than can be meant."""
         if not isinstance(piece, str):
@@ -216,10 +223,7 @@ class SpokenPieces(SpokenText, Iterator[Tensor]):
                 piece = self._pieces.get(timeout=self._patience_s)
                 if self._is_over:
                     return
-                if piece is _END or isinstance(piece, _Failed):
-                    self._end_text(piece.error if isinstance(piece, _Failed) else None)
-                else:
-                    self._hear(piece)
+                self._take(piece)
             except queue.Empty:
                 self._end_text(self._stalled())
             except TextError as error:
@@ -248,7 +252,10 @@ class SpokenPieces(SpokenText, Iterator[Tensor]):
 
 
 class AsyncSpokenPieces(SpokenText, AsyncIterator[Tensor]):
-    """`SpokenPieces` for `async for`, from an asynchronous iterable and through a scheduler."""
+    """`SpokenPieces` for `async for`, from an asynchronous iterable and through a scheduler.
+
+    The iterable runs in a task of its own, from the first chunk that is asked for.
+    """
 
     def __init__(
         self,
@@ -258,8 +265,9 @@ class AsyncSpokenPieces(SpokenText, AsyncIterator[Tensor]):
         patience_s: float | None = None,
     ) -> None:
         super().__init__(open_clause, forget, patience_s)
-        self._source = aiter(pieces)
-        self._next_piece: asyncio.Task[str] | None = None
+        self._source = pieces
+        self._pieces: asyncio.Queue[object] = asyncio.Queue(_MAX_PIECES)
+        self._reading: asyncio.Task[None] | None = None
 
     def __aiter__(self) -> Self:
         return self
@@ -279,7 +287,6 @@ class AsyncSpokenPieces(SpokenText, AsyncIterator[Tensor]):
                     stream = self._begin()
                 if stream is None:
                     break
-                self._ask()  # the next text is written while this is spoken
                 assert isinstance(stream, ScheduledSpeech)
                 try:
                     return await anext(stream)
@@ -293,31 +300,38 @@ class AsyncSpokenPieces(SpokenText, AsyncIterator[Tensor]):
 
     def _end(self) -> None:
         super()._end()
-        if self._next_piece is not None:
-            self._next_piece.cancel()
+        if self._reading is not None:
+            self._reading.cancel()
+        if not self._pieces.full():
+            self._pieces.put_nowait(_END)  # who waits for text wakes; where the queue is full nobody waits
 
-    def _ask(self) -> None:
-        """Lets the writer go on, by one piece."""
-        if self._next_piece is None and not self._has_all:
-            self._next_piece = asyncio.ensure_future(anext(self._source))
+    async def _read(self) -> None:
+        """The task: hands the pieces over one by one, as long as somebody listens."""
+        last: object = _END
+        try:
+            async for piece in self._source:
+                await self._pieces.put(piece)
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                return  # nobody listens any more
+            last = _Failed(error)  # not this task's to judge: the listener raises it
+        await self._pieces.put(last)
 
     async def _wait_for_clause(self) -> None:
         """Returns with a clause to speak, or with none where the text is over or nobody listens any more."""
         while not self._clauses and not self._has_all:
-            self._ask()
-            piece = self._next_piece
-            assert piece is not None
-            done, _ = await asyncio.wait([piece], timeout=self._patience_s)
-            if self._is_over:
-                return
+            if self._reading is None:
+                self._reading = asyncio.ensure_future(self._read())
             try:
-                if not done:
-                    raise self._stalled()
-                self._next_piece = None
-                self._hear(piece.result())
-            except StopAsyncIteration:
-                self._end_text()
-            except Exception as error:
+                async with asyncio.timeout(self._patience_s):
+                    piece = await self._pieces.get()
+                if self._is_over:
+                    return
+                self._take(piece)
+            except TimeoutError:
+                self._end_text(self._stalled())
+            except TextError as error:
                 self._end_text(error)
 
 
