@@ -86,7 +86,8 @@ class ScheduledSpeech(Iterator[Tensor], AsyncIterator[Tensor]):
         with self._changed:
             if self._is_concluded or self._is_cancelled:
                 return
-            self._is_cancelled, self.result = True, None
+            self._is_cancelled = True
+            self.result = self._on_result = None
             self._chunks.clear()
         self._notify()
 
@@ -119,8 +120,9 @@ class ScheduledSpeech(Iterator[Tensor], AsyncIterator[Tensor]):
             if self.result is None or self._is_concluded:
                 return
             speech, self._is_concluded = self.result, True
-            if self._on_result is not None:
-                self._on_result(speech)
+            tell, self._on_result = self._on_result, None  # it holds what was read
+            if tell is not None:
+                tell(speech)
         warn_of_cap(speech)
 
     # --- for the thread that makes the speech ------------------------------------------------------------------------
