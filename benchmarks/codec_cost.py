@@ -1,7 +1,8 @@
 """What a codec costs beside Mimi at its full size: encoding and decoding, offline and frame by frame, in one run.
 
-`python -m benchmarks.codec_cost --codec parlor`. Mimi has random weights: its cost is that of its shape. Both run
-through the same code in float32, in turns, so that the machine's moods fall on both alike; figures are medians.
+`python -m benchmarks.codec_cost --codec parlor`. Mimi has random weights: its cost is that of its shape. Both are laid
+out and steadied as `duologue.load_codec` does it (Mimi then is in float32 throughout, a decoder of harmonics in
+float64) and run through the same code in turns, so that the machine's moods fall on both alike; figures are medians.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from torch import Tensor
 
 import duologue
 from duologue.codec.mimi import Mimi
-from duologue.config import MIMI_PRESETS
+from duologue.config import MIMI_PRESETS, MimiConfig
+from duologue.engine.layout import lay_out
 from duologue.engine.machine import processor_name
 from duologue.errors import DuologueError
 
@@ -75,6 +77,12 @@ def one_round(codec: Mimi, pcm: Tensor) -> Cost:
     )
 
 
+def as_loaded(config: MimiConfig) -> Mimi:
+    """A codec of that shape with random weights, in the form in which `duologue.load_codec` gives one."""
+    torch.manual_seed(0)
+    return lay_out(Mimi(config).eval().steadied())
+
+
 @torch.inference_mode()
 def compare(first: Mimi, second: Mimi, *, frames: int, rounds: int) -> tuple[Cost, Cost]:
     """Medians of both over `rounds`, in turns, after one that is not counted."""
@@ -117,8 +125,7 @@ def main() -> int:
     except DuologueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    torch.manual_seed(0)
-    mimi = Mimi(MIMI_PRESETS["mimi"]).eval()
+    mimi = as_loaded(MIMI_PRESETS["mimi"])
     frames = max(1, round(arguments.seconds * codec.frame_rate))
     ours, theirs = compare(codec, mimi, frames=frames, rounds=arguments.rounds)
     print(f"{processor_name()}, {arguments.threads} threads, torch {torch.__version__}\n")

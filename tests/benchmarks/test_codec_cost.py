@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from benchmarks import codec
-from benchmarks.codec_cost import Cost, compare, markdown
+from benchmarks.codec_cost import Cost, as_loaded, compare, markdown
 from duologue.codec.mimi import Mimi
 from duologue.config import MIMI_PRESETS
+from duologue.engine.layout import lay_out
 
 
 def test_a_wider_codec_costs_more() -> None:
@@ -19,6 +20,13 @@ def test_a_wider_codec_costs_more() -> None:
     ours, theirs = compare(first, second, frames=6, rounds=2)
     assert 0 < ours.offline_s < 0.7 * theirs.offline_s
     assert ours.streaming_s > 0
+
+
+def test_mimi_is_laid_out_as_a_codec_that_is_loaded() -> None:
+    made, plain = as_loaded(MIMI_PRESETS["tiny"]), Mimi(MIMI_PRESETS["tiny"])
+    assert not made.training and {weight.dtype for weight in made.parameters()} == {torch.float32}
+    strides = [[weight.stride() for weight in codec.parameters()] for codec in (made, lay_out(plain))]
+    assert strides[0] == strides[1] and any(not weight.is_contiguous() for weight in made.parameters())
 
 
 def test_the_table_gives_factors_and_ratios() -> None:

@@ -1,6 +1,7 @@
 """Fixtures of the engine's tests: tiny parts with random weights, shared because nothing in them remembers a test."""
 
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 import torch
@@ -48,6 +49,21 @@ def library(codec, tmp_path) -> VoiceLibrary:
 def voiced(model, codec, tokenizer, library) -> Generator:
     """A generator whose checkpoint ships voices."""
     return Generator(model, codec, tokenizer, library)
+
+
+@pytest.fixture
+def hold(voiced, monkeypatch) -> Iterator[threading.Event]:
+    """Frames are made only while this is set."""
+    gate = threading.Event()
+    forward = voiced.model.depth_step
+
+    def gated(*arguments):
+        assert gate.wait(30)
+        return forward(*arguments)
+
+    monkeypatch.setattr(voiced.model, "depth_step", gated)
+    yield gate
+    gate.set()
 
 
 @pytest.fixture

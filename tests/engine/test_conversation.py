@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from duologue.engine.context import CodedSegment
 from duologue.engine.conversation import Conversation
-from duologue.errors import AudioError, DuologueError, OptionError, TextError, VoiceError
+from duologue.errors import AudioError, DuologueError, DuologueWarning, OptionError, TextError, VoiceError
 from tests.engine.builders import tone
 from tests.engine.test_generator import text_of
 
@@ -129,6 +130,45 @@ def test_unknown_voices_are_refused(voiced):
         Conversation(voiced, {"A": "zoe"})
 
 
+def full(generator, speakers: list[int]) -> Conversation:
+    """One turn of each speaker, "turn a", "turn b" and so on; not more than two fit into the model."""
+    conversation = Conversation(generator)
+    num_frames = round(0.3 * generator.max_rows)
+    for index, speaker in enumerate(speakers):
+        codes = torch.full((generator.model.num_codebooks, num_frames), index + 1)
+        turn = CodedSegment(speaker, f"turn {'abcdef'[index]}", codes)
+        conversation.append(turn, torch.zeros(num_frames * generator.codec.frame_size))
+    return conversation
+
+
+def test_what_is_said_after_cutting_evicted_turns_is_seen(generator, prompts):
+    conversation = full(generator, [1, 1, 1, 1])
+    with pytest.warns(DuologueWarning, match="2 of 4 context segments"):
+        conversation.say("x", 0, **SHORT)
+    for _ in range(3):
+        conversation.truncate(0)
+    assert conversation.say("y", 0, **SHORT).num_evicted == 0
+    assert text_of(generator, prompts[-1]) == "[1]turn a[1]turn b[0]y"
+    conversation.truncate(0)
+    conversation.truncate(0)
+    assert conversation.say("y", 0, **SHORT).num_evicted == conversation.say("z", 0, **SHORT).num_evicted == 0
+    assert text_of(generator, prompts[-1]) == "[1]turn a[0]y[0]z"
+
+
+@pytest.mark.filterwarnings("ignore:.*were left out")
+def test_a_speaker_whose_last_recording_left_gets_a_default_voice(voiced, prompts):
+    conversation = full(voiced, [0, 1, 1, 1])
+    conversation.say("x", 0, **SHORT)  # the recording leaves for this very turn
+    assert text_of(voiced, prompts[-1]).startswith("[0]i am zoe[1]turn")
+    assert {speaker: voice.name for speaker, voice in conversation.voices.items()} == {0: "zoe"}
+    conversation = full(voiced, [0, 1, 1, 1])
+    conversation.say("x", 1, **SHORT)  # still heard
+    assert text_of(voiced, prompts[-1]).startswith("[1]turn") and conversation.voices == {}
+    conversation.say("y", 0, **SHORT)
+    conversation.say("z", 0, **SHORT)
+    assert text_of(voiced, prompts[-1]).startswith("[0]i am zoe[1]turn")
+
+
 class TestNothingIsReadTwice:
     """The model reads a turn once; forks, interruptions and cuts go on from what was read."""
 
@@ -229,6 +269,22 @@ class TestNothingIsReadTwice:
         conversation = Conversation(voiced)
         stream = conversation.stream_say("hello", 0, **SHORT)
         assert stream.interrupt().codes.shape[1] == 0 and conversation.segments == ()
+
+    def test_interrupting_at_once_forgets_nothing(self, voiced, counts):
+        conversation = Conversation(voiced, {0: "zoe"})
+        conversation.say("hello", 0, max_audio_length_ms=400, seed=5)
+        conversation.stream_say("no", 0, **SHORT).interrupt()
+        fork = conversation.fork()
+        counts.clear()
+        conversation.say("go on", 0, **SHORT)
+        assert counts[0] == 2 + self.text_rows(voiced, "go on", 0)
+        fork.truncate(2)
+        fresh = fork.fork()
+        fresh._read = None
+        counts.clear()
+        speech = fork.say("go on", 0, **SHORT)
+        assert counts[0] == 1 + self.text_rows(voiced, "go on", 0)
+        assert torch.equal(speech.codes, fresh.say("go on", 0, **SHORT).codes)
 
     def test_a_closed_stream_cannot_be_interrupted(self, voiced):
         stream = Conversation(voiced).stream_say("hello", 0, **SHORT)

@@ -172,6 +172,12 @@ class TestStreams:
         assert stream.result is None and list(stream) == []
         stream.close()
 
+    def test_chunks_are_the_callers_own(self, generator):
+        stream = generator.stream("Hello!", max_chunk_frames=2, **SHORT)
+        for chunk in stream:
+            chunk.zero_()
+        assert bool(stream.result.audio.any())
+
     def test_chunks_grow_as_far_as_they_may(self, generator):
         options = {"seed": 0, "stopping": NO_POLICY, "max_audio_length_ms": 2000}
         plain, grown = (generator.stream("Hello!", max_chunk_frames=most, **options) for most in (1, 8))

@@ -35,6 +35,15 @@ def test_several_layers_over_one_input_are_close_to_their_products():
     assert torch.equal(Int8Linear(weights)(torch.zeros(3, 96)), torch.zeros(3, 103))
 
 
+@pytest.mark.parametrize(
+    ("found", "levels"),
+    [({}, 63), ({"avx_vnni": True}, 63), ({"avx512_vnni": True}, 127), ({"avx512_vnni": False, "avx_vnni": True}, 63)],
+)
+def test_inputs_have_the_bits_that_the_kernel_can_add(monkeypatch, found, levels):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    assert quantization._input_levels.__wrapped__() == levels
+
+
 def test_a_row_does_not_depend_on_its_neighbours():
     torch.manual_seed(1)
     layer = Int8Linear([torch.randn(50, 33)])

@@ -3,16 +3,17 @@
 import asyncio
 import itertools
 import math
-import threading
 import time
+import weakref
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from duologue.codec.mimi import MimiDecoderState
 from duologue.engine.conversation import Conversation
 from duologue.engine.generator import SpeechRequest
-from duologue.engine.sampling import SamplingOptions
+from duologue.engine.sampling import BatchSampling, SamplingOptions
 from duologue.engine.scheduler import Scheduler, _Order
 from duologue.errors import BusyError, DuologueWarning, EngineError, OptionError, TextError, VoiceError
 
@@ -24,25 +25,14 @@ def options(index: int) -> dict[str, object]:
     return {"max_audio_length_ms": 240 + 160 * index, "seed": index, "guidance": 2.0 if index % 3 == 1 else 1.0}
 
 
+def raise_short_of_memory(*_: object) -> None:
+    raise torch.OutOfMemoryError("out of memory")
+
+
 @pytest.fixture
 def scheduler(voiced):
     with Scheduler(voiced, max_streams=3, max_waiting=8) as made:
         yield made
-
-
-@pytest.fixture
-def hold(voiced, monkeypatch) -> threading.Event:
-    """Frames are made only while this is set."""
-    gate = threading.Event()
-    forward = voiced.model.depth_step
-
-    def gated(*arguments):
-        assert gate.wait(30)
-        return forward(*arguments)
-
-    monkeypatch.setattr(voiced.model, "depth_step", gated)
-    yield gate
-    gate.set()
 
 
 def test_everyone_hears_what_they_hear_alone(voiced, scheduler):
@@ -69,6 +59,20 @@ def test_async_listeners(voiced, scheduler):
 
     for index, audio in enumerate(asyncio.run(everyone())):
         torch.testing.assert_close(audio, voiced.generate(TEXTS[index], 0, **options(index)), atol=1e-4, rtol=1e-4)
+
+
+def test_chunks_are_the_callers_own(scheduler):
+    async def listen() -> None:
+        async with scheduler.submit("hello", 0, **options(0)) as stream:
+            async for chunk in stream:
+                chunk.zero_()
+            assert bool(stream.result.audio.any())
+
+    asyncio.run(listen())
+    stream = scheduler.submit("hello", 0, **options(0))
+    for chunk in stream:
+        chunk.zero_()
+    assert bool(stream.result.audio.any())
 
 
 def pieces_beside_another(scheduler, counts, monkeypatch, ample_s: float) -> list[int]:
@@ -142,6 +146,36 @@ class TestStopping:
         speech = stream.interrupt(3)
         assert speech.stop_reason == "interrupted" and torch.equal(speech.audio, torch.cat(chunks[:3]))
         assert stream.interrupt() is speech and list(stream) == []
+
+    @pytest.mark.parametrize(("taken", "kept"), [(2, 2), (2, 1), (0, 0), (2, None), (2, 5)])
+    def test_interrupting_what_was_made_before_it_was_heard(self, voiced, scheduler, taken, kept):
+        conversation = Conversation(voiced, scheduler=scheduler)
+        stream = conversation.stream_say("hello", 0, max_audio_length_ms=400, seed=1)
+        chunks = [next(stream) for _ in range(taken)]
+        while stream.result is None:
+            time.sleep(0.001)
+        assert conversation.segments == () and stream.result.stop_reason == "cap"
+        for wrong in (-1, 6):
+            with pytest.raises(OptionError, match="0 to 5"):
+                stream.interrupt(wrong)
+        speech = stream.interrupt(kept)
+        length = 5 if kept is None else kept
+        assert speech.stop_reason == ("cap" if length == 5 else "interrupted") and speech is stream.result
+        assert speech.codes.shape == (4, length) and len(speech.audio) == length * voiced.codec.frame_size
+        assert all(
+            torch.equal(*pair) for pair in zip(chunks, speech.audio.split(voiced.codec.frame_size), strict=False)
+        )
+        turns = conversation.segments
+        assert list(stream) == [] and stream.interrupt() is speech and len(turns) == (length > 0)
+        assert all(torch.equal(turn.audio, speech.audio) for turn in turns)
+
+    def test_leaving_what_was_made_before_it_was_heard_leaves_no_trace(self, voiced, scheduler):
+        conversation = Conversation(voiced, scheduler=scheduler)
+        with conversation.stream_say("hello", 0, max_audio_length_ms=400, seed=1) as stream:
+            next(stream)
+            while stream.result is None:
+                time.sleep(0.001)
+        assert conversation.segments == () and list(stream) == [] and stream.result is None
 
     def test_no_more_than_was_made_can_be_kept(self, scheduler, hold):
         stream = scheduler.submit("hello", 0, max_audio_length_ms=8000, seed=1)
@@ -234,16 +268,18 @@ class TestFailures:
         assert len(next(streams[0]))
         streams[0].cancel()
 
-    def test_no_frame_is_lost_when_decoding_fails_for_somebody(self, voiced, scheduler, hold, monkeypatch):
+    @pytest.mark.parametrize("where", ["before", "in the middle"])
+    def test_no_frame_is_lost_when_decoding_fails_for_somebody(self, voiced, scheduler, hold, monkeypatch, where):
         streams = [scheduler.submit("hello", 0, max_audio_length_ms=800, seed=index) for index in range(2)]
-        decode = voiced.codec.decode_latent
+        part = (voiced.codec, "decode_latent") if where == "before" else (voiced.codec.decoder.output_conv, "forward")
+        decode = getattr(*part)
 
         def failing(codes, *arguments):
             if len(codes) > 1:
                 raise torch.OutOfMemoryError("out of memory")
             return decode(codes, *arguments)
 
-        monkeypatch.setattr(voiced.codec, "decode_latent", failing)
+        monkeypatch.setattr(*part, failing)
         hold.set()
         with pytest.raises(torch.OutOfMemoryError):
             list(streams[1])
@@ -267,6 +303,58 @@ class TestFailures:
         with pytest.raises(RuntimeError, match="no"):
             list(scheduler.submit("a longer text", 0, seed=1, voice="none"))
         assert len(list(other)) == 10
+
+    def test_one_that_cannot_be_copied_at_its_end_ends(self, voiced, scheduler, monkeypatch):
+        monkeypatch.setattr(scheduler._batch, "prefix", raise_short_of_memory)
+        conversation = Conversation(voiced, {0: "zoe"}, scheduler=scheduler)
+        for text in ("hello", "and"):
+            assert conversation.say(text, 0, max_audio_length_ms=240, seed=5).codes.shape[1] == 3
+
+    @pytest.mark.parametrize("where", ["arrange", "reset"])
+    def test_one_that_cannot_join_fails_alone(self, voiced, scheduler, hold, monkeypatch, where):
+        first = scheduler.submit("hello", 0, max_audio_length_ms=800, seed=0)
+        while not scheduler._orders:
+            time.sleep(0.001)
+        if where == "arrange":
+            make = BatchSampling.of
+            monkeypatch.setattr(
+                BatchSampling,
+                "of",
+                lambda options, *rest, **more: (
+                    raise_short_of_memory() if len(options) > 1 else make(options, *rest, **more)
+                ),
+            )
+        else:
+            monkeypatch.setattr(MimiDecoderState, "reset", raise_short_of_memory)
+        second = scheduler.submit("hello", 0, max_audio_length_ms=800, seed=1)
+        hold.set()
+        with pytest.raises(torch.OutOfMemoryError):
+            list(second)
+        list(first)
+        monkeypatch.undo()
+        alone = voiced.speak("hello", 0, max_audio_length_ms=800, seed=0)
+        assert first.result is not None and torch.equal(first.result.codes, alone.codes)
+        torch.testing.assert_close(first.result.audio, alone.audio, atol=1e-4, rtol=1e-4)
+        assert len(list(scheduler.submit("a", 0, max_audio_length_ms=240, seed=1))) == 3
+
+    def test_what_a_failed_step_has_computed_is_let_go_before_the_next(self, voiced, scheduler, hold, monkeypatch):
+        streams = [scheduler.submit("hello", 0, max_audio_length_ms=800, seed=index) for index in range(3)]
+        forward, computed, left = voiced.model.forward, [], []
+
+        def short(tokens, *arguments, **options):
+            if tokens.shape[0] > 2:
+                large = torch.zeros(8)
+                computed.append(weakref.ref(large))
+                raise_short_of_memory()
+            left.extend(reference() is not None for reference in computed)
+            return forward(tokens, *arguments, **options)
+
+        monkeypatch.setattr(voiced.model, "forward", short)
+        hold.set()
+        assert [len(list(stream)) for stream in streams[:2]] == [10, 10]
+        assert computed and left and not any(left)
+        with pytest.raises(torch.OutOfMemoryError):
+            list(streams[2])
 
     def test_a_callers_own_error_is_theirs(self, voiced, scheduler):
         plan = voiced.voice_plan(0, None)

@@ -70,6 +70,7 @@ class FrameBatch:
         self._num_rows, self._num_used = num_rows, 0
         self._speaking: list[Speaking] = []
         self._held: Held | None = None
+        self._is_arranged = False
         with torch.inference_mode():
             device = model.device
             self._state = model.init_state(num_rows, capacity)
@@ -78,7 +79,6 @@ class FrameBatch:
             self._tokens = torch.zeros(num_rows, 1, model.num_codebooks + 1, dtype=torch.int64, device=device)
             self._mask = torch.ones_like(self._tokens, dtype=torch.bool)
             self._mask[..., -1] = False
-            self._arrange()
 
     @staticmethod
     def alone(model: CSM, request: FrameRequest, backend: Backend = EAGER) -> tuple[FrameBatch, Speaking]:
@@ -98,7 +98,7 @@ class FrameBatch:
 
     @torch.inference_mode()
     def join(self, request: FrameRequest) -> Speaking:
-        """Reads a prompt; the next step gives the request's first frame."""
+        """Reads a prompt; the next step gives the request's first frame. Where it raises, the batch is as it was."""
         assert self.has_room(request), "the batch is full"
         assert len(request.rows) + request.max_frames <= self._state.capacity, "the request is longer than the caches"
         prompts = prompts_of(self._model, request)
@@ -114,7 +114,7 @@ class FrameBatch:
         speaking = Speaking(request, request.sampling.noise_generator(), noise, rows)
         self._num_used += len(rows)
         self._speaking.append(speaking)
-        self._arrange()
+        self._is_arranged = False
         return speaking
 
     def step(self) -> list[tuple[Speaking, Tensor | None]]:
@@ -163,7 +163,7 @@ class FrameBatch:
             self._num_used -= 1
             self._move(self._num_used, row)
         speaking.rows = []
-        self._arrange()
+        self._is_arranged = False
 
     def _move(self, source: int, target: int) -> None:
         """Takes what is in one row into another, which is free."""
@@ -176,7 +176,7 @@ class FrameBatch:
                 self._tokens[target] = self._tokens[source]
 
     def _arrange(self) -> None:
-        """What a step needs to know of who is in the batch."""
+        """What a step needs to know of who is in the batch; made by the step, which may fail and be repeated."""
         model, device = self._model, self._hidden.device
         self._used = self._state.rows(0, self._num_used)
         lengths = {speaking.length for speaking in self._speaking}
@@ -193,10 +193,13 @@ class FrameBatch:
                 end_bias=[speaking.request.end_bias for speaking in self._speaking],
             )
             self._frame_step = FrameStep(model, sampling, self._backend, self._depth)
+        self._is_arranged = True
 
     @torch.inference_mode()
     def _draw(self) -> Tensor:
         """The next frame of every request, `[B, K]` int64 on the CPU; that of one that is over means nothing."""
+        if not self._is_arranged:
+            self._arrange()
         self._read()
         for speaking in self._speaking:
             if not speaking.has_noise and speaking.stop_reason is None and speaking.request.sampling.temperature > 0:

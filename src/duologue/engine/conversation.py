@@ -53,10 +53,10 @@ class TurnOptions(TypedDict, total=False):
 class Conversation:
     """Turns of any number of speakers on one generator.
 
-    `voices` names voices by speaker. A speaker who is to speak, has none, and was not heard gets a shipped voice that
-    no other speaker of this conversation has, while there are enough; `default_voices=False` turns that off. A voice
-    stays in the prompt for the whole conversation. When the model is full the oldest turns leave its prompt; they
-    stay among `segments`.
+    `voices` names voices by speaker. A speaker who is to speak, has none, and was not heard, or so long ago that it is
+    no longer in the prompt, gets a shipped voice that no other speaker of this conversation has, while there are
+    enough; `default_voices=False` turns that off. A voice stays in the prompt for the whole conversation. When the
+    model is full the oldest turns leave its prompt; they stay among `segments`.
     """
 
     def __init__(
@@ -156,13 +156,13 @@ class Conversation:
 
         def open_clause(text: str, index: int) -> SpeechStream | ScheduledSpeech:
             own = TurnOptions(**{**options, "seed": (first_seed + index) % MAX_SEED})
-            return self._stream(text, speaker, own, state)
+            return self._stream(text, speaker, own, state, goes_on=index > 0)
 
         if isinstance(pieces, AsyncIterable):
             if self._scheduler is None:
                 raise OptionError("text from an asynchronous iterable needs a conversation with a scheduler")
-            return AsyncSpokenPieces(pieces, open_clause, self.truncate, patience_s)
-        return SpokenPieces([pieces] if isinstance(pieces, str) else pieces, open_clause, self.truncate, patience_s)
+            return AsyncSpokenPieces(pieces, open_clause, self._forget, patience_s)
+        return SpokenPieces([pieces] if isinstance(pieces, str) else pieces, open_clause, self._forget, patience_s)
 
     def _stream(
         self,
@@ -171,24 +171,28 @@ class Conversation:
         options: TurnOptions,
         codec_state: MimiDecoderState | None = None,
         chunk_frames: Iterator[int] | None = None,
+        goes_on: bool = False,
     ) -> SpeechStream | ScheduledSpeech:
         started = time.perf_counter()
         speaker = check_speaker(speaker)
-        plan = VoicePlan(self._voices_with(speaker), defaults=False)
+        chosen, defaults = dict(self._voices), self._defaults(speaker)
         evicted = self._num_evicted
+        context = [turn for turn, _ in self._turns[evicted:]]
 
         def append(result: Speech, read: Prefix | None) -> None:
-            self._voices = dict(plan.chosen)
+            kept = context[result.num_evicted - evicted :]
+            is_recorded = any(turn.speaker == speaker and turn.codes is not None for turn in kept)
+            self._voices = dict(chosen) if is_recorded else {**defaults, **chosen}
             self._num_evicted = result.num_evicted
-            self._read = read
-            if result.codes.shape[1] or result.stop_reason != "interrupted":
+            self._read = self._read if read is None else read
+            if result.is_turn:
                 self._turns.append((CodedSegment(speaker, text, result.codes), result.audio))
 
         request = SpeechRequest(
             text,
             speaker,
-            [turn for turn, _ in self._turns[evicted:]],
-            plan,
+            context,
+            VoicePlan(chosen, defaults),
             _sampling(options),
             options.get("max_audio_length_ms", DEFAULT_MAX_AUDIO_LENGTH_MS),
             options.get("normalize"),
@@ -197,7 +201,7 @@ class Conversation:
             codec_state,
         )
         if self._scheduler is not None:
-            return self._scheduler.stream_request(request, started=started, on_result=append)
+            return self._scheduler.stream_request(request, started=started, on_result=append, goes_on=goes_on)
         return self.generator.stream_request(request, started=started, on_result=append, chunk_frames=chunk_frames)
 
     def hear(self, audio: Tensor | None, text: str, speaker: int) -> None:
@@ -229,9 +233,17 @@ class Conversation:
             raise OptionError(f"num_frames {num_frames}; expected 0 to {made}, the frames of the last turn")
         if not num_frames:
             self._turns.pop()
+            if self._num_evicted >= len(self._turns):
+                self._num_evicted = 0  # nothing is left of what was in the prompt: what fits of the rest returns
             return
         heard = CodedSegment(turn.speaker, turn.text if text is None else text, turn.codes[:, :num_frames])
         self._turns[-1] = heard, audio[: num_frames * self.generator.codec.frame_size]
+
+    def _forget(self, speech: Speech, num_frames: int) -> None:
+        """`truncate` of the turn that this speech is, which has to be the last still."""
+        if not self._turns or self._turns[-1][0].codes is not speech.codes:
+            raise OptionError("the conversation has gone on, and its last turn is not the one to be cut")
+        self.truncate(num_frames)
 
     def fork(self) -> Conversation:
         """Another conversation with the same past; what was read of it is shared, and each goes its own way."""
@@ -240,15 +252,12 @@ class Conversation:
         other._turns, other._num_evicted, other._read = list(self._turns), self._num_evicted, self._read
         return other
 
-    def _voices_with(self, speaker: int) -> dict[int, Voice]:
-        """The voices of the conversation, one for `speaker` among them if it needs one."""
-        heard = any(turn.speaker == speaker and turn.codes is not None for turn, _ in self._turns)
-        voices = dict(self._voices)
-        if self._default_voices and not heard and speaker not in voices and speaker not in self._voiceless:
-            default = self.generator.default_voice(speaker, [voice.name for voice in voices.values()])
-            if default is not None:
-                voices[speaker] = default
-        return voices
+    def _defaults(self, speaker: int) -> dict[int, Voice]:
+        """The voice for `speaker` where the model hears nothing of it, if it may have one."""
+        if not self._default_voices or speaker in self._voiceless or speaker in self._voices:
+            return {}
+        default = self.generator.default_voice(speaker, [voice.name for voice in self._voices.values()])
+        return {} if default is None else {speaker: default}
 
 
 def _sampling(options: TurnOptions) -> SamplingOptions:

@@ -44,11 +44,11 @@ MAX_AUDIO_LENGTH_MS = 3_600_000  # an hour: beyond what a model holds
 
 @dataclass(frozen=True)
 class VoicePlan:
-    """Who speaks how: `chosen` voices are always in the prompt; with `defaults`, speakers of whom there is neither a
-    chosen voice nor a recording get a shipped one."""
+    """Who speaks how: `chosen` voices are always in the prompt; speakers of whom there is neither a chosen voice nor a
+    recording in what is kept of the context get one of `defaults`, or, where that is None, a shipped one."""
 
     chosen: Mapping[int, Voice] = field(default_factory=dict)
-    defaults: bool = True
+    defaults: Mapping[int, Voice] | None = None
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ class Generator:
         """`stream` for a request, in chunks of so many frames, by default of one.
 
         `started` is when the clock began; `on_result` is called with the result and what the model has read before the
-        stream's last step returns.
+        stream's last step returns, or its `interrupt`.
         """
         started = time.perf_counter() if started is None else started
         made = self.plan_speech(request)
@@ -342,7 +342,7 @@ class Generator:
         """Who speaks how where `speaker` is to have that voice (see `generate`); raises `VoiceError`, `OptionError`."""
         speaker = check_speaker(speaker)
         if voice == NO_VOICE:
-            return VoicePlan(defaults=False)
+            return VoicePlan(defaults={})
         return VoicePlan({} if voice is None else {speaker: self.find_voice(voice)})
 
     def default_voice(self, speaker: int, taken: Sequence[str] = ()) -> Voice | None:
@@ -360,10 +360,9 @@ class Generator:
     def _voice_prompts(self, plan: VoicePlan, speaker: int, kept: Sequence[CodedSegment]) -> list[CodedSegment]:
         """The prompts in front of what is kept of the context, ordered by speaker so that they stay where they are."""
         voices = dict(plan.chosen)
-        if plan.defaults:
-            recorded = {segment.speaker for segment in kept if segment.codes is not None}
-            for other in {segment.speaker for segment in kept} | {speaker}:
-                default = None if other in recorded or other in voices else self.default_voice(other)
-                if default is not None:
-                    voices[other] = default
+        recorded = {segment.speaker for segment in kept if segment.codes is not None}
+        for other in ({segment.speaker for segment in kept} | {speaker}) - recorded - set(voices):
+            default = self.default_voice(other) if plan.defaults is None else plan.defaults.get(other)
+            if default is not None:
+                voices[other] = default
         return [segment for other in sorted(voices) for segment in voices[other].spoken_by(other)]

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from duologue.codec.mimi import Mimi, MimiDecoderState
 from duologue.engine.backends import Backend, decode_latent, first_code, next_codes, read_frames
 from duologue.model.csm import CSM
-from duologue.nn.attention import KVCache
+from duologue.nn.attention import beside_caches
 from duologue.nn.state import State
 from duologue.nn.transformer import TransformerState
 
@@ -112,7 +112,7 @@ class _Graph:
         inputs = [_stand_in(argument) for argument in arguments]
         states = [state for argument in arguments for state in _states(argument)]
         numbers = [_numbers(state) for state in states]
-        kept = [tensor for state in states if not isinstance(state, KVCache) for tensor in _own_tensors(state)]
+        kept = [tensor for given in arguments if isinstance(given, State) for tensor in beside_caches(given)]
         values = [tensor.clone() for tensor in kept]
 
         def reset() -> None:
@@ -225,10 +225,6 @@ def _states(value: Any) -> Iterator[State]:
         yield value
         for field in dataclasses.fields(value):
             yield from _states(getattr(value, field.name))
-
-
-def _own_tensors(state: State) -> Iterator[Tensor]:
-    yield from (value for value in vars(state).values() if isinstance(value, Tensor))
 
 
 def _numbers(state: State) -> dict[str, int | float | bool]:

@@ -38,11 +38,10 @@ _SMALLEST = 1e-30
 def _input_levels() -> int:
     """Steps on either side of zero that an input's values are rounded to.
 
-    Without the instructions that add up products of bytes (VNNI) the kernel adds pairs of them in 16 bits, which
-    overflow for more than seven bits of input.
+    Without the instructions that add up products of bytes (AVX-512 VNNI; the kernel does not know the shorter AVX-VNNI)
+    it adds pairs of them in 16 bits, which overflow for more than seven bits of input.
     """
-    found = torch.cpu.get_capabilities()
-    return 127 if found.get("avx512_vnni", False) or found.get("avx_vnni", False) else 63
+    return 127 if torch.cpu.get_capabilities().get("avx512_vnni", False) else 63
 
 
 # Packed weights by number. A compiled graph holds tensors and numbers only, and finds the weights of a product here.

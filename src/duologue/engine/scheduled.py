@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Self
@@ -19,9 +20,10 @@ from duologue.errors import OptionError
 class ScheduledSpeech(Iterator[Tensor], AsyncIterator[Tensor]):
     """Chunks of audio as they are made: float32 `[num_samples]` on the CPU, whole frames each.
 
-    For `for` and `async for`, and one listener. `result` is None until the speech is over; its times count from
-    `submit`. `cancel` (or leaving a `with` block) throws the rest away and `result` stays None; `interrupt` keeps what
-    was made. What fails in the scheduler's thread is raised here, after the chunks that were made before.
+    For `for` and `async for`, and one listener. `result` is None until the speech is made, which may be long before it
+    is heard; its times count from `submit`. `cancel` (or leaving a `with` block) before the last chunk was taken throws
+    the speech away, and `result` is None; `interrupt` keeps what was made. What fails in the scheduler's thread is
+    raised here, after the chunks that were made before.
     """
 
     def __init__(self, utterance: Utterance, started: float, notify: Callable[[], None]) -> None:
@@ -35,6 +37,7 @@ class ScheduledSpeech(Iterator[Tensor], AsyncIterator[Tensor]):
         self._tasks: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._is_over = self._is_cancelled = self._is_interrupted = self._is_concluded = False
         self._kept: int | None = None
+        self._on_result: Callable[[Speech], None] | None = None
         self._error: Exception | None = None
 
     def __iter__(self) -> Self:
@@ -45,7 +48,7 @@ class ScheduledSpeech(Iterator[Tensor], AsyncIterator[Tensor]):
             while not self._chunks and not self._is_over:
                 self._changed.wait()
             if self._chunks:
-                return self._chunks.popleft()
+                return self._chunks.popleft().clone()  # the caller's own
         self._conclude()
         raise StopIteration
 
@@ -56,7 +59,7 @@ class ScheduledSpeech(Iterator[Tensor], AsyncIterator[Tensor]):
         while True:
             with self._changed:
                 if self._chunks:
-                    return self._chunks.popleft()
+                    return self._chunks.popleft().clone()  # the caller's own
                 if self._is_over:
                     break
                 loop = asyncio.get_running_loop()
@@ -79,11 +82,12 @@ class ScheduledSpeech(Iterator[Tensor], AsyncIterator[Tensor]):
         self.cancel()
 
     def cancel(self) -> None:
-        """Stops the speech before its next frame and throws away what was not taken; harmless when it is over."""
+        """Stops the speech before its next frame and throws it away; harmless when it was heard to its end."""
         with self._changed:
-            if self._is_over or self._is_cancelled:
+            if self._is_concluded or self._is_cancelled:
                 return
             self._is_cancelled = True
+            self.result = self._on_result = None
             self._chunks.clear()
         self._notify()
 
@@ -97,6 +101,8 @@ class ScheduledSpeech(Iterator[Tensor], AsyncIterator[Tensor]):
             if not self._is_over:
                 self._kept = self._utterance.num_kept(num_frames)
                 self._is_interrupted = True
+            elif self.result is not None and not self._is_concluded and num_frames is not None:
+                self.result = self.result.first(num_frames)  # it was made faster than it was heard
         self._notify()
         with self._changed:
             while not self._is_over:
@@ -107,12 +113,17 @@ class ScheduledSpeech(Iterator[Tensor], AsyncIterator[Tensor]):
         return self.result
 
     def _conclude(self) -> None:
-        """What the listener is told at the end, once: an error, or that the cap was reached."""
-        if self._error is not None:
-            raise self._error
-        if self.result is not None and not self._is_concluded:
-            self._is_concluded = True
-            warn_of_cap(self.result)
+        """The end for the listener, once: an error, or the result told to whom it concerns and a cap warned of."""
+        with self._changed:
+            if self._error is not None:
+                raise self._error
+            if self.result is None or self._is_concluded:
+                return
+            speech, self._is_concluded = self.result, True
+            tell, self._on_result = self._on_result, None  # it holds what was read
+            if tell is not None:
+                tell(speech)
+        warn_of_cap(speech)
 
     # --- for the thread that makes the speech ------------------------------------------------------------------------
 
@@ -136,21 +147,20 @@ class ScheduledSpeech(Iterator[Tensor], AsyncIterator[Tensor]):
         return reason
 
     def finish(self, reason: StopReason | None, on_result: Callable[[Speech], None] | None = None) -> None:
-        """The end: `reason`, or the listener's wish."""
+        """The end: `reason`, or the listener's wish. `on_result` hears of it when the listener has come so far."""
         with self._changed:
             if not self._is_cancelled:
                 if self._is_interrupted:
                     self._utterance.cut(self._kept)
                     reason = "interrupted"
                 assert reason is not None
-                speech = self._utterance.finish(reason, time.perf_counter() - self._started)
-                if on_result is not None:
-                    on_result(speech)
-                self.result = speech
+                self.result = self._utterance.finish(reason, time.perf_counter() - self._started)
+                self._on_result = on_result
             self._end()
 
     def fail(self, error: Exception) -> None:
-        """The end: what went wrong."""
+        """The end: what went wrong. What was computed up to there is let go, though the listener holds the error."""
+        traceback.clear_frames(error.__traceback__)
         with self._changed:
             self._error = error
             self._end()

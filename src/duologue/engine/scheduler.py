@@ -31,6 +31,7 @@ from duologue.engine.voices import Voice
 from duologue.engine.warming import warm_up
 from duologue.errors import BusyError, EngineError
 from duologue.frames import Segment
+from duologue.nn.attention import beside_caches
 
 # While others speak, a piece of a prompt should take about this long: half of a frame.
 _PIECE_S = 0.04
@@ -43,9 +44,13 @@ class _Order:
     """A request on its way through the scheduler's thread."""
 
     def __init__(
-        self, plan: SpeechPlan, speech: ScheduledSpeech, on_result: Callable[[Speech, Prefix | None], None] | None
+        self,
+        plan: SpeechPlan,
+        speech: ScheduledSpeech,
+        on_result: Callable[[Speech, Prefix | None], None] | None,
+        goes_on: bool = False,
     ) -> None:
-        self.plan, self.speech, self.on_result = plan, speech, on_result
+        self.plan, self.speech, self.on_result, self.goes_on = plan, speech, on_result, goes_on
         self.speaking: Speaking | None = None
         self.first_at: float | None = None  # when its first chunk was made
 
@@ -91,7 +96,8 @@ class Scheduler:
     """Speaks for many at once on one generator, whose model and codec then belong to the scheduler's thread.
 
     At most `max_streams` requests speak at a time and `max_waiting` wait, first come, first served; another one raises
-    `BusyError`. Recordings in a context are encoded in the caller's thread. Close it, or use it in a `with` block.
+    `BusyError`. The next clause of a text that is being spoken comes before them. Recordings in a context are encoded
+    in the caller's thread. Close it, or use it in a `with` block.
     """
 
     def __init__(self, generator: Generator, *, max_streams: int = 8, max_waiting: int = 64) -> None:
@@ -106,6 +112,8 @@ class Scheduler:
         self._decoder = generator.codec.init_decoder_state(max_streams)
         transformer = self._decoder.transformer
         transformer.extent = transformer.capacity  # a bound for all rows, whoever comes and goes
+        self._changing = list(beside_caches(self._decoder))
+        self._before = [tensor.clone() for tensor in self._changing]  # the step that is being tried
         self._device = next(generator.codec.parameters()).device
         self._orders: list[_Order] = []  # those who speak; the n-th has the n-th row of the codec's state
         self._joining: _Order | None = None  # the one whose prompt is being read
@@ -160,8 +168,13 @@ class Scheduler:
         *,
         started: float | None = None,
         on_result: Callable[[Speech, Prefix | None], None] | None = None,
+        goes_on: bool = False,
     ) -> ScheduledSpeech:
-        """`Generator.stream_request` through the queue; `on_result` is called in the scheduler's thread."""
+        """`Generator.stream_request` through the queue.
+
+        One that `goes_on` with what its listener is hearing comes before those who have not begun, and is never refused
+        for their number.
+        """
         started = time.perf_counter() if started is None else started
         made = self.generator.plan_speech(request)
         utterance = Utterance(made, self.generator.codec, self.generator.model.num_codebooks)
@@ -169,12 +182,14 @@ class Scheduler:
         with self._lock:
             if self._closing:
                 raise BusyError("the engine is closed")
-            if len(self._waiting) >= self.max_waiting:
+            num_first = sum(order.goes_on for order in self._waiting)  # they are in front
+            num_new = len(self._waiting) - num_first
+            if num_new >= self.max_waiting and not goes_on:
                 raise BusyError(
-                    f"{self.num_speaking} requests are being spoken and {len(self._waiting)} wait, as many as may: "
-                    "try again later"
+                    f"{self.num_speaking} requests are being spoken and {num_new} wait, as many as may: try again later"
                 )
-            self._waiting.append(_Order(made, speech, on_result))
+            place = num_first if goes_on else len(self._waiting)
+            self._waiting.insert(place, _Order(made, speech, on_result, goes_on))
             self._wake.notify()
         return speech
 
@@ -260,16 +275,17 @@ class Scheduler:
                     break
             if self._reading.num_left:
                 return
+            row = len(self._orders)
+            sound = self._decoder.rows(row, row + 1)
+            if order.plan.codec_state is None:
+                sound.reset()
+            else:
+                sound.copy_from(order.plan.codec_state)
             order.speaking = self._batch.join(self._reading.ready())
         except Exception as error:
             # Whatever it is, memory that is short above all: the newest request fails, the others go on.
             order.speech.fail(error)
         else:
-            row = len(self._orders)
-            if order.plan.codec_state is None:
-                self._decoder.reset(torch.tensor([row], device=self._device))
-            else:
-                self._decoder.rows(row, row + 1).copy_from(order.plan.codec_state)
             self._orders.append(order)
         self._joining = self._reading = None
 
@@ -307,8 +323,13 @@ class Scheduler:
         codes = torch.stack([silent if frame is None else frame for frame in frames])[..., None]  # [B, K, 1]
         state = self._decoder.rows(0, len(frames))
         generator = self.generator
-        decoded = generator.backend.decode_frames(generator.codec, codes.to(self._device), state)  # [B, 1, S]
-        chunks = decoded[:, 0].to("cpu", torch.float32)
+        _copy(self._changing, self._before)
+        try:
+            decoded = generator.backend.decode_frames(generator.codec, codes.to(self._device), state)  # [B, 1, S]
+            chunks = decoded[:, 0].to("cpu", torch.float32)
+        except Exception:
+            _copy(self._before, self._changing)  # it is decoded again, without the newest
+            raise
         for order, frame, chunk in zip(self._orders, frames, chunks, strict=True):
             if frame is not None and order.speaking is not None:
                 if order.first_at is None:
@@ -322,7 +343,10 @@ class Scheduler:
         row, last = self._orders.index(order), len(self._orders) - 1
         prefix = None
         if error is None and order.on_result is not None and not order.speech.is_cancelled:
-            prefix = self._batch.prefix(order.speaking)
+            try:
+                prefix = self._batch.prefix(order.speaking)
+            except Exception:
+                pass  # there is no memory for a copy: who goes on from here reads it again
         self._batch.leave(order.speaking)
         if order.plan.codec_state is not None:
             order.plan.codec_state.copy_from(self._decoder.rows(row, row + 1))
@@ -339,5 +363,10 @@ class Scheduler:
         tell = order.on_result
         try:
             order.speech.finish(reason, None if tell is None else lambda speech: tell(speech, prefix))
-        except Exception as error:  # the caller's own
+        except Exception as error:  # memory for the whole
             order.speech.fail(error)
+
+
+def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target.copy_(source)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from typing import Self
 
@@ -52,6 +52,20 @@ class Speech:
     def real_time_factor(self) -> float | None:
         """Compute time / audio time: below 1 is faster than real time. None without audio."""
         return self.total_s / self.duration_s if len(self.audio) else None
+
+    @property
+    def is_turn(self) -> bool:
+        """Whether a conversation remembers it: not where its listener broke in before its first frame."""
+        return bool(self.codes.shape[1]) or self.stop_reason != "interrupted"
+
+    def first(self, num_frames: int) -> Speech:
+        """Its first frames, all that its listener heard; itself where those are all. Raises `OptionError` for more."""
+        made = self.codes.shape[1]
+        check_num_frames(num_frames, made)
+        if num_frames == made:
+            return self
+        audio = self.audio[: num_frames * (len(self.audio) // made)]
+        return replace(self, audio=audio, codes=self.codes[:, :num_frames], stop_reason="interrupted")
 
 
 @dataclass(frozen=True)
@@ -103,8 +117,7 @@ class Utterance:
         """How many frames `cut` keeps of those that are there now; raises as it does."""
         if num_frames is None:
             return len(self)
-        if not 0 <= num_frames <= len(self):
-            raise OptionError(f"num_frames {num_frames}; expected 0 to {len(self)}, the frames that were made")
+        check_num_frames(num_frames, len(self))
         return num_frames
 
     def finish(self, reason: StopReason, total_s: float) -> Speech:
@@ -179,7 +192,8 @@ class SpeechStream(Iterator[Tensor]):
             self._finish(self._speaking.stop_reason)
             raise StopIteration
         frames, chunk = made
-        return chunk[: self._watch(frames, chunk) * self._codec.frame_size]
+        # A copy, out of inference mode: what the caller does to it is theirs.
+        return chunk[: self._watch(frames, chunk) * self._codec.frame_size].clone()
 
     def __enter__(self) -> Self:
         return self
@@ -250,6 +264,12 @@ class SpeechStream(Iterator[Tensor]):
             self._on_result(result, prefix)
         warn_of_cap(result)
         return result
+
+
+def check_num_frames(num_frames: int, made: int) -> None:
+    """Raises `OptionError` unless so many of the frames that were made can be kept."""
+    if not 0 <= num_frames <= made:
+        raise OptionError(f"num_frames {num_frames}; expected 0 to {made}, the frames that were made")
 
 
 def growing(longest: int) -> Iterator[int]:

@@ -27,18 +27,21 @@ _MAX_PIECES = 256
 _LOOK_S = 0.1
 
 OpenClause = Callable[[str, int], SpeechStream | ScheduledSpeech]
+Forget = Callable[[Speech, int], None]
 
 
 class SpokenText:
     """What is common to both kinds: the clauses that were spoken, and how the rest is stopped.
 
-    `speeches` are the clauses so far, `text` their words. The conversation has a turn for each.
+    `speeches` are the clauses so far, `text` their words. The conversation has a turn for each. Another thread or task
+    than the one that listens may stop it.
     """
 
-    def __init__(self, open_clause: OpenClause, forget: Callable[[int], None], patience_s: float | None) -> None:
-        """`open_clause(text, n)` begins to speak the n-th clause; `forget(n)` cuts the conversation's last turn.
+    def __init__(self, open_clause: OpenClause, forget: Forget, patience_s: float | None) -> None:
+        """`open_clause(text, n)` begins to speak the n-th clause.
 
-        It keeps the first `n` frames of that turn. Text may stall for `patience_s` seconds (None: for ever).
+        `forget(clause, n)` keeps the first `n` frames of the conversation's last turn, which is that clause's. Text may
+        stall for `patience_s` seconds (None: for ever).
         """
         self.speeches: list[Speech] = []
         self.text = ""
@@ -49,44 +52,70 @@ class SpokenText:
         self._stream: SpeechStream | ScheduledSpeech | None = None
         self._patience_s = patience_s
         self._failure: BaseException | None = None
-        self._has_all = self._is_over = False
+        self._has_all = self._is_over = self._is_closed = False
+        self._lock = threading.RLock()
 
     def interrupt(self, num_frames: int | None = None) -> None:
         """Ends the speech where its listener stopped it, after `num_frames` frames of all clauses (None: all made).
 
-        The conversation remembers what was heard. Raises `OptionError` for more frames than there are.
+        The conversation remembers what was heard. All may have been taken, and not yet played; after `close` or a first
+        `interrupt` nothing happens. Raises `OptionError` for more frames than there are, and where frames would have to
+        leave a conversation that has gone on.
         """
-        if self._is_over:
-            return
-        spoken = sum(speech.codes.shape[1] for speech in self.speeches)
-        wanted = None if num_frames is None else num_frames - spoken  # of the clause that was begun
-        if wanted is not None and (wanted < -spoken or (self._stream is None and wanted > 0)):
-            raise OptionError(f"num_frames {num_frames}; expected 0 to the {spoken} frames that were made")
-        if self._stream is not None:
-            try:
-                rest = self._stream.interrupt(wanted if wanted is None else max(0, wanted))
-            except OptionError as error:
-                raise OptionError(f"num_frames {num_frames}; {spoken} are of the clauses before: {error}") from error
-            if rest.codes.shape[1]:
-                self.speeches.append(rest)
-        self._cut(max(0, -(wanted or 0)))
-        self._stream = None
-        self.close()
+        with self._lock:
+            if self._is_closed:
+                return
+            if num_frames is not None and num_frames < 0:
+                raise OptionError(f"num_frames {num_frames}; expected 0 or more")
+            spoken = self._num_frames()
+            if self._stream is not None:
+                try:
+                    self._stream.interrupt(None if num_frames is None else max(0, num_frames - spoken))
+                except OptionError as error:
+                    raise OptionError(
+                        f"num_frames {num_frames}; {spoken} are of the clauses before: {error}"
+                    ) from error
+                self._finish_clause(self._stream)
+            made = self._num_frames()
+            if num_frames is not None and num_frames > made:
+                raise OptionError(f"num_frames {num_frames}; expected 0 to the {made} frames that were made")
+            self.close()
+            self._is_closed = True
+            if num_frames is not None:
+                self._cut(made - num_frames)
 
     def close(self) -> None:
         """Stops, and throws away the clause that was begun; harmless when all is spoken."""
+        with self._lock:
+            self._is_closed = self._is_closed or not self._is_over
+            if self._stream is not None:
+                self._stream.close()
+            self._stream = None
+            self._end()
+
+    def _end(self) -> None:
+        """Nothing more is spoken."""
         self._is_over = True
-        if self._stream is not None:
-            self._stream.close()
-        self._stream = None
+
+    def _num_frames(self) -> int:
+        return sum(speech.codes.shape[1] for speech in self.speeches)
 
     def _cut(self, num_frames: int) -> None:
         """Takes the last frames back, out of the conversation too."""
-        while num_frames:
-            made = self.speeches[-1].codes.shape[1]
-            self._forget(max(0, made - num_frames))
-            num_frames -= min(made, num_frames)
-            self.speeches.pop()
+        while num_frames > 0:
+            last = self.speeches[-1]
+            made = last.codes.shape[1]
+            kept = max(0, made - num_frames)
+            self._forget(last, kept)
+            num_frames -= made - kept
+            self.speeches[-1:] = [last.first(kept)] if kept else []
+
+    def _take(self, piece: object) -> None:
+        """What the writer hands over next: a piece, or its end."""
+        if piece is _END or isinstance(piece, _Failed):
+            self._end_text(piece.error if isinstance(piece, _Failed) else None)
+        else:
+            self._hear(piece)
 
     def _hear(self, piece: object) -> None:
         """Takes in a piece of text; raises `TextError` for anything else, and for more than can be meant."""
@@ -110,16 +139,28 @@ class SpokenText:
         if failure is not None:
             raise failure
 
-    def _begin(self) -> SpeechStream | ScheduledSpeech:
-        clause = self._clauses.popleft()
-        self.text = f"{self.text} {clause}".strip()
-        self._stream = self._open_clause(clause, len(self.speeches))
-        return self._stream
+    def _begin(self) -> SpeechStream | ScheduledSpeech | None:
+        """The next clause, begun; None, and the end, where there is none or nobody listens any more."""
+        with self._lock:
+            if self._is_over or not self._clauses:
+                self._end()
+                return None
+            clause = self._clauses.popleft()
+            self.text = f"{self.text} {clause}".strip()
+            self._stream = self._open_clause(clause, len(self.speeches))
+            return self._stream
 
-    def _finish_clause(self) -> None:
-        assert self._stream is not None and self._stream.result is not None
-        self.speeches.append(self._stream.result)
-        self._stream = None
+    def _finish_clause(self, stream: SpeechStream | ScheduledSpeech) -> None:
+        """Keeps what was made of a clause, unless whoever stopped it has done so."""
+        with self._lock:
+            if stream is not self._stream:
+                return
+            if stream.result is None:  # the engine was closed
+                self.close()
+                return
+            if stream.result.is_turn:
+                self.speeches.append(stream.result)
+            self._stream = None
 
 
 class SpokenPieces(SpokenText, Iterator[Tensor]):
@@ -133,7 +174,7 @@ class SpokenPieces(SpokenText, Iterator[Tensor]):
         self,
         pieces: Iterable[str],
         open_clause: OpenClause,
-        forget: Callable[[int], None],
+        forget: Forget,
         patience_s: float | None = None,
     ) -> None:
         super().__init__(open_clause, forget, patience_s)
@@ -152,32 +193,37 @@ class SpokenPieces(SpokenText, Iterator[Tensor]):
     def __next__(self) -> Tensor:
         try:
             while not self._is_over:
-                if self._stream is None:
+                stream = self._stream
+                if stream is None:
                     self._wait_for_clause()
-                    if not self._clauses:
-                        self._is_over = True
-                        break
-                    self._begin()
-                assert self._stream is not None
+                    stream = self._begin()
+                if stream is None:
+                    break
                 try:
-                    return next(self._stream)
+                    return next(stream)
                 except StopIteration:
-                    self._finish_clause()
+                    self._finish_clause(stream)
         except BaseException:
             self.close()
             raise
         self._raise_failure()
         raise StopIteration
 
+    def _end(self) -> None:
+        super()._end()
+        try:
+            self._pieces.put_nowait(_END)  # who waits for text wakes; where the queue is full nobody waits
+        except queue.Full:
+            pass
+
     def _wait_for_clause(self) -> None:
-        """Returns with a clause to speak, or with none where the text is over."""
+        """Returns with a clause to speak, or with none where the text is over or nobody listens any more."""
         while not self._clauses and not self._has_all:
             try:
                 piece = self._pieces.get(timeout=self._patience_s)
-                if piece is _END or isinstance(piece, _Failed):
-                    self._end_text(piece.error if isinstance(piece, _Failed) else None)
-                else:
-                    self._hear(piece)
+                if self._is_over:
+                    return
+                self._take(piece)
             except queue.Empty:
                 self._end_text(self._stalled())
             except TextError as error:
@@ -206,18 +252,22 @@ class SpokenPieces(SpokenText, Iterator[Tensor]):
 
 
 class AsyncSpokenPieces(SpokenText, AsyncIterator[Tensor]):
-    """`SpokenPieces` for `async for`, from an asynchronous iterable and through a scheduler."""
+    """`SpokenPieces` for `async for`, from an asynchronous iterable and through a scheduler.
+
+    The iterable runs in a task of its own, from the first chunk that is asked for.
+    """
 
     def __init__(
         self,
         pieces: AsyncIterable[str],
         open_clause: OpenClause,
-        forget: Callable[[int], None],
+        forget: Forget,
         patience_s: float | None = None,
     ) -> None:
         super().__init__(open_clause, forget, patience_s)
-        self._source = aiter(pieces)
-        self._next_piece: asyncio.Task[str] | None = None
+        self._source = pieces
+        self._pieces: asyncio.Queue[object] = asyncio.Queue(_MAX_PIECES)
+        self._reading: asyncio.Task[None] | None = None
 
     def __aiter__(self) -> Self:
         return self
@@ -228,52 +278,60 @@ class AsyncSpokenPieces(SpokenText, AsyncIterator[Tensor]):
     async def __aexit__(self, *_: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        super().close()
-        if self._next_piece is not None:
-            self._next_piece.cancel()
-            self._next_piece = None
-
     async def __anext__(self) -> Tensor:
         try:
             while not self._is_over:
-                if self._stream is None:
+                stream = self._stream
+                if stream is None:
                     await self._wait_for_clause()
-                    if not self._clauses:
-                        self.close()
-                        break
-                    self._begin()
-                self._ask()  # the next text is written while this is spoken
-                assert isinstance(self._stream, ScheduledSpeech)
+                    stream = self._begin()
+                if stream is None:
+                    break
+                assert isinstance(stream, ScheduledSpeech)
                 try:
-                    return await anext(self._stream)
+                    return await anext(stream)
                 except StopAsyncIteration:
-                    self._finish_clause()
+                    self._finish_clause(stream)
         except BaseException:
             self.close()
             raise
         self._raise_failure()
         raise StopAsyncIteration
 
-    def _ask(self) -> None:
-        """Lets the writer go on, by one piece."""
-        if self._next_piece is None and not self._has_all:
-            self._next_piece = asyncio.ensure_future(anext(self._source))
+    def _end(self) -> None:
+        super()._end()
+        if self._reading is not None:
+            self._reading.cancel()
+        if not self._pieces.full():
+            self._pieces.put_nowait(_END)  # who waits for text wakes; where the queue is full nobody waits
+
+    async def _read(self) -> None:
+        """The task: hands the pieces over one by one, as long as somebody listens."""
+        last: object = _END
+        try:
+            async for piece in self._source:
+                await self._pieces.put(piece)
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                return  # nobody listens any more
+            last = _Failed(error)  # not this task's to judge: the listener raises it
+        await self._pieces.put(last)
 
     async def _wait_for_clause(self) -> None:
-        """Returns with a clause to speak, or with none where the text is over."""
+        """Returns with a clause to speak, or with none where the text is over or nobody listens any more."""
         while not self._clauses and not self._has_all:
-            self._ask()
-            assert self._next_piece is not None
-            done, _ = await asyncio.wait([self._next_piece], timeout=self._patience_s)
+            if self._reading is None:
+                self._reading = asyncio.ensure_future(self._read())
             try:
-                if not done:
-                    raise self._stalled()
-                piece, self._next_piece = self._next_piece, None
-                self._hear(piece.result())
-            except StopAsyncIteration:
-                self._end_text()
-            except Exception as error:
+                async with asyncio.timeout(self._patience_s):
+                    piece = await self._pieces.get()
+                if self._is_over:
+                    return
+                self._take(piece)
+            except TimeoutError:
+                self._end_text(self._stalled())
+            except TextError as error:
                 self._end_text(error)
 
 

@@ -7,6 +7,7 @@ length alone and rows of one batch may be at different positions. A cache as lon
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,16 @@ class KVCache(State):
 
     keys: Tensor
     values: Tensor
+
+
+def beside_caches(state: State) -> Iterator[Tensor]:
+    """The tensors of a state but for keys and values, which a step that is repeated writes into the same slots."""
+    for value in vars(state).values():
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, Tensor):
+                yield item
+            elif isinstance(item, State) and not isinstance(item, KVCache):
+                yield from beside_caches(item)
 
 
 def causal_mask(positions: Tensor, key_positions: Tensor, window: int | None) -> Tensor:
