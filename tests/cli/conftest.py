@@ -89,14 +89,15 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Asked]:
 
     def recorded(self: Generator, request: SpeechRequest, **others: Any) -> SpeechStream:
         turns = [(one.speaker, one.text, None if one.codes is None else one.codes.shape[1]) for one in request.context]
-        voices = {number: voice.name for number, voice in request.voices.chosen.items()}
+        plan = request.voices
+        voices = {number: voice.name for number, voice in {**(plan.defaults or {}), **plan.chosen}.items()}
         calls.append(
             Asked(
                 request.text,
                 request.speaker,
                 turns,
                 voices,
-                request.voices.defaults,
+                plan.defaults is None,
                 request.sampling,
                 request.max_audio_length_ms,
                 request.normalize,

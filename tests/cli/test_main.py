@@ -178,7 +178,7 @@ def test_numbers_that_json_lacks(capsys: pytest.CaptureFixture[str]) -> None:
     import sys
 
     terminal.emit_json({"a": float("nan"), "b": [float("inf"), 1.5, True], "c": None, "d": "ü"}, sys.stdout)
-    assert capsys.readouterr().out == '{"a": null, "b": [null, 1.5, true], "c": null, "d": "ü"}\n'
+    assert capsys.readouterr().out == '{"a": null, "b": [null, 1.5, true], "c": null, "d": "\\u00fc"}\n'
 
 
 @pytest.mark.parametrize(

@@ -133,8 +133,20 @@ def test_bad_input_ends_with_one_line(
     assert f"--lines 99, but {recordings} has 6 with text" in capsys.readouterr().err
 
 
+class Ears:
+    """Understands the same of everything."""
+
+    name = "some ears"
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __call__(self, pcm: object) -> Hearing:
+        return Hearing("Hello there.", 0.0)
+
+
 def test_the_models_own_speech_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipe, "Transcriber", lambda *arguments, **options: lambda pcm: Hearing("Hello there.", 0.0))
+    monkeypatch.setattr(recipe, "Transcriber", Ears)
     messages: list[str] = []
     arguments = ("Hello there.\nGood morning.\n", tmp_path / "own", load_checkpoint(find_source("parlor")), "parlor")
     own = recipe.own_speech(*arguments, messages.append)
