@@ -206,7 +206,8 @@ def first_minutes(turns: Conversations, minutes: float, frame_rate: float) -> Co
 
 def num_minutes(turns: Conversations, frame_rate: float) -> float:
     """How long the conversations last."""
-    return sum(turn.codes.shape[1] for conversation in turns for turn in conversation) / frame_rate / 60
+    frames = sum(int(turn.codes.shape[1]) for conversation in turns for turn in conversation)
+    return frames / frame_rate / 60
 
 
 def tuning(base: Checkpoint, rate: float, method: str, minutes: float, num_steps: int) -> CSMTrainConfig:
