@@ -64,8 +64,7 @@ def resolve(source: str | os.PathLike[str], options: HubOptions, *, codec_only: 
         raise HubError(
             f"{source}: no such folder or file, and not a hub id (owner/name); known names are {', '.join(KNOWN)}"
         )
-    entry = KNOWN.get(name)
-    if entry is not None and entry.holds == "codec" and not codec_only:
+    if names_codec(source) and not codec_only:
         raise HubError(f"{name}: holds a codec and no CSM; load it as a codec, or name a CSM checkpoint")
     return fetch(name, lambda names: choose_files(name, names, codec_only=codec_only), options)
 

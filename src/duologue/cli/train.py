@@ -121,7 +121,7 @@ class Memory:
     rows: Annotated[int, typer.Option(min=32, help="Rows a batch, text and frames.", rich_help_panel=_MEMORY)] = 2400
     max_rows: Annotated[
         int, typer.Option(min=32, help="Longest sequence; longer turns go.", rich_help_panel=_MEMORY)
-    ] = 448
+    ] = 960
     accumulate: Annotated[int, typer.Option(min=1, help="Batches a step.", rich_help_panel=_MEMORY)] = 1
     checkpointing: Annotated[
         bool, typer.Option("--checkpointing", help="Compute layers twice, keep less.", rich_help_panel=_MEMORY)

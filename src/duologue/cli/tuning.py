@@ -45,10 +45,13 @@ _SAMPLE_FRAMES: Final = 45
 
 @dataclass(frozen=True)
 class Batching:
-    """`rows` a batch, text and frames; sequences of at most `longest`; turns that are longer are left out."""
+    """`rows` a batch, text and frames; sequences of at most `longest`; turns that are longer are left out.
+
+    By default half a minute of speech, as much as `prepare` makes of a turn, has room with its text as phonemes.
+    """
 
     rows: int = 2400
-    longest: int = 448
+    longest: int = 960
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from operator import itemgetter
 
 import numpy as np
@@ -38,18 +39,12 @@ class _Entry:
 
 def fitting(conversations: Sequence[Sequence[CodedTurn]], encode: TextEncoder, longest: int) -> list[list[CodedTurn]]:
     """The conversations without turns of more than `longest` rows, each of which cuts its conversation in two."""
-    kept = []
-    for conversation in conversations:
-        piece: list[CodedTurn] = []
-        for turn in conversation:
-            if _num_rows(turn, encode) <= longest:
-                piece.append(turn)
-            elif piece:
-                kept.append(piece)
-                piece = []
-        if piece:
-            kept.append(piece)
-    return kept
+    return [
+        list(piece)
+        for conversation in conversations
+        for fits, piece in groupby(conversation, lambda turn: _num_rows(turn, encode) <= longest)
+        if fits
+    ]
 
 
 def _num_rows(turn: CodedTurn, encode: TextEncoder) -> int:

@@ -345,7 +345,7 @@ class Scheduler:
         if error is None and order.on_result is not None and not order.speech.is_cancelled:
             try:
                 prefix = self._batch.prefix(order.speaking)
-            except Exception:
+            except (RuntimeError, MemoryError):
                 pass  # there is no memory for a copy: who goes on from here reads it again
         self._batch.leave(order.speaking)
         if order.plan.codec_state is not None:

@@ -40,7 +40,7 @@ from duologue.train.balancer import GradientShare
 from duologue.train.board import Board
 from duologue.train.codebooks import perplexity, start_codebook, update_codebook
 from duologue.train.distributed import World
-from duologue.train.loop import LoopConfig, TrainingLoop, weights_digest
+from duologue.train.loop import LoopConfig, TrainingLoop, described, weights_digest
 from duologue.train.optimizers import Rival
 from duologue.train.pitch import pitch_loss, track_pitch
 from duologue.train.reconstruction import DISCRIMINATION, Reconstruction, ReconstructionConfig
@@ -391,7 +391,7 @@ def train_codec(
         training,
         folder,
         description={
-            "config": {name: value for name, value in config.to_dict().items() if name != "loop"},
+            "config": described(config),
             "num_units": 0 if teacher is None else teacher.num_units,
             "starting_weights": weights_digest(None if initial is None else initial.state_dict()),
         },

@@ -26,7 +26,7 @@ from duologue.model.loss import csm_loss
 from duologue.train.alignment import alignment_loss, probing
 from duologue.train.board import Board
 from duologue.train.distributed import World, whole
-from duologue.train.loop import WEIGHT, LoopConfig, TrainingLoop, weights_digest
+from duologue.train.loop import WEIGHT, LoopConfig, TrainingLoop, described, weights_digest
 from duologue.train.lora import Adapters, LoraConfig
 
 
@@ -238,7 +238,7 @@ def train_csm(
         training,
         folder,
         description={
-            "config": {name: value for name, value in config.to_dict().items() if name != "loop"},
+            "config": described(config),
             "starting_weights": weights_digest(initial),
             **(description or {}),
         },

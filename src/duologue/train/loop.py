@@ -370,6 +370,11 @@ class TrainingLoop:
                 signal.signal(number, handler)
 
 
+def described(config: JsonConfig) -> dict[str, Any]:
+    """A configuration for a run's `description`, without that of the loop, which the run adds by itself."""
+    return {name: value for name, value in config.to_dict().items() if name != "loop"}
+
+
 def weights_digest(weights: Mapping[str, Tensor] | None) -> str | None:
     """What tells weights to start from apart, for a run's `description`."""
     if weights is None:
