@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from duologue.cli.tuning import Conversations, Rehearsal, in_alphabet, read_conv
 from duologue.data.hearing import Transcriber
 from duologue.data.prepare import PrepareConfig, prepare
 from duologue.data.rehearsal import rehearse
-from duologue.data.shards import CodedTurn, TurnStore, first_codebooks
+from duologue.data.shards import TurnStore, first_codebooks
 from duologue.data.sources import find_conversations
 from duologue.data.turns import TurnConfig
 from duologue.engine.load import find_source, load
@@ -32,7 +31,6 @@ LINES = Path(__file__).with_name("lines.txt")
 _RATES = {"full": 3e-4, "lora": 6e-4}
 _BLENDS = {"full": 1.0, "lora": 0.9}
 _OWN_SHARE = 0.4
-_STEPS_A_MINUTE = 20.0
 
 
 def main() -> int:
@@ -77,14 +75,6 @@ def main() -> int:
     parser.add_argument("--no-rehearsal", action="store_true", help="learn the recordings alone")
     parser.add_argument("--learning-rate", type=float, help="(default: 3e-4 in full, 6e-4 by LoRA)")
     parser.add_argument("--train-minutes", type=float, default=10, help="computing time of each run (default: 10)")
-    parser.add_argument(
-        "--steps-a-minute",
-        type=float,
-        default=_STEPS_A_MINUTE,
-        metavar="N",
-        help="steps for each minute of speech, at most: with more of them little speech is learned by heart, and what "
-        f"else is said sounds less like the person (default: {_STEPS_A_MINUTE:g})",
-    )
     parser.add_argument("--lines", type=int, default=20, help="held-out lines to speak (default: 20)")
     parser.add_argument("--others", type=int, default=2, help="other voices of the model to measure (default: 2)")
     parser.add_argument("--work", type=Path, default=Path("runs/real_voice"))
@@ -122,7 +112,6 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
         own = own_speech(text, arguments.work / "own", base, arguments.model, report)
     for minutes in arguments.speech_minutes:
         chosen = first_minutes(turns, minutes, base.codec.frame_rate)
-        num_steps = round(arguments.steps_a_minute * num_minutes(chosen, base.codec.frame_rate))
         for method in arguments.methods:
             name = f"{method} {'all' if chosen == turns else f'{minutes:g}'}"
             if name not in results:
@@ -131,13 +120,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
                     tune(
                         starting_point(arguments)[0],
                         chosen,
-                        tuning(
-                            base,
-                            arguments.learning_rate or _RATES[method],
-                            method,
-                            arguments.train_minutes,
-                            max(1, num_steps),
-                        ),
+                        tuning(base, arguments.learning_rate or _RATES[method], method, arguments.train_minutes),
                         out,
                         num_voices=1,
                         keeps_voices=not is_new_language,
@@ -194,26 +177,19 @@ def held_out_lines(source: Path, count: int) -> list[str]:
 
 def first_minutes(turns: Conversations, minutes: float, frame_rate: float) -> Conversations:
     """Conversations from the start until they last so long; all of them where they are shorter."""
-    chosen: list[Sequence[CodedTurn]] = []
-    lasting = 0.0
+    chosen, frames = [], 0
     for conversation in turns:
-        if lasting >= minutes:
+        if frames >= minutes * 60 * frame_rate:
             break
         chosen.append(conversation)
-        lasting += num_minutes([conversation], frame_rate)
+        frames += sum(turn.codes.shape[1] for turn in conversation)
     return chosen
 
 
-def num_minutes(turns: Conversations, frame_rate: float) -> float:
-    """How long the conversations last."""
-    frames = sum(int(turn.codes.shape[1]) for conversation in turns for turn in conversation)
-    return frames / frame_rate / 60
-
-
-def tuning(base: Checkpoint, rate: float, method: str, minutes: float, num_steps: int) -> CSMTrainConfig:
-    """Gentle rates, some dropout and an end: minutes of speech are soon known by heart."""
+def tuning(base: Checkpoint, rate: float, method: str, minutes: float) -> CSMTrainConfig:
+    """Gentle rates and some dropout: minutes of speech are soon known by heart."""
     loop = LoopConfig(
-        num_steps=num_steps,
+        num_steps=100_000,
         budget_minutes=minutes,
         learning_rate=rate,
         weight_decay=0.05,
