@@ -1,26 +1,52 @@
 """What one listener waits for: first audio and the time between chunks, by how much was said before.
 
 `python -m benchmarks.latency --quantize int8 --backend compiled`. Cold, the voice prompt and the whole conversation are
-read for the turn; known, the conversation has read them, as it has after its first turn. Medians and 95th percentiles.
+read for the turn; known, the conversation has read them, as it has after its first turn. Medians and 95th percentiles;
+a turn of every line comes before the next one of any. `speak` makes a sentence as a whole, the codec in growing chunks.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 import torch
 
 import duologue
 from benchmarks.reporting import add_options, finish, header, table
-from duologue.engine.bench import Latency, bandwidth, frame_bytes, measure_latency, percentile
+from duologue.engine.bench import (
+    Case,
+    Latency,
+    bandwidth,
+    frame_bytes,
+    measure_latency,
+    measure_speaking,
+    percentile,
+)
 from duologue.errors import DuologueError
 
 
-def row(name: str, one: Latency) -> list[object]:
+def row(one: Latency) -> list[object]:
     """A line of the table, in milliseconds."""
     first, gaps = ([1000 * percentile(values, p) for p in (50, 95)] for values in (one.first_s, one.gaps_s))
-    return [name, f"{one.history_s:g}", *first, *gaps, one.real_time_factor]
+    name = "cold" if one.case.is_cold else "known"
+    return [name, f"{one.case.history_s:g}", *first, *gaps, one.real_time_factor]
+
+
+def ratios(found: Sequence[Latency]) -> list[str]:
+    """First audio after the longest history over that after the shortest, cold and known."""
+    lines = []
+    for name, is_cold in (("cold", True), ("known", False)):
+        ranked = sorted((one for one in found if one.case.is_cold is is_cold), key=lambda one: one.case.history_s)
+        if len(ranked) > 1:
+            least, most = ranked[0], ranked[-1]
+            ratio = percentile(most.first_s, 50) / percentile(least.first_s, 50)
+            lines.append(
+                f"- first audio, {name}, after {most.case.history_s:g} s over that after {least.case.history_s:g} s: "
+                f"{ratio:.2f}"
+            )
+    return lines
 
 
 def main() -> int:
@@ -36,11 +62,10 @@ def main() -> int:
     try:
         generator = duologue.load(arguments.model, quantize=arguments.quantize, backend=arguments.backend)
         measure_latency(generator, repeats=2)
-        rows = []
-        for seconds in arguments.history:
-            for is_cold in (True, False):
-                one = measure_latency(generator, history_s=seconds, repeats=arguments.repeats, is_cold=is_cold)
-                rows.append(row("cold" if is_cold else "known", one))
+        measure_speaking(generator, repeats=1)
+        cases = [Case(seconds, is_cold) for seconds in arguments.history for is_cold in (True, False)]
+        found = measure_latency(generator, cases, repeats=arguments.repeats)
+        factors = measure_speaking(generator, repeats=arguments.repeats)
     except DuologueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -53,7 +78,11 @@ def main() -> int:
             *header(
                 f"Latency of {arguments.model}, quantize={arguments.quantize}, {arguments.backend}", arguments.threads
             ),
-            *table(columns, rows),
+            *table(columns, [row(one) for one in found]),
+            *ratios(found),
+            f"- `speak`, {len(factors)} sentences, real-time factor: median {percentile(factors, 50):.3f}, "
+            f"{min(factors):.3f} to {max(factors):.3f}",
+            "",
             f"Memory reads {read / 1e9:.1f} GB/s; a frame's weights of the speech model, read once for each use, take "
             f"{limit:.1f} ms at that speed (a model that fits the caches can be faster).",
         ],

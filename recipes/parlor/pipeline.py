@@ -93,6 +93,7 @@ def make_csm(
     """
     machine = machine or Machine()
     tokenizer = build_tokenizer(work.path("csm"))
+    weights = voice_weights(turns)
     texts = {turn.text for conversation in turns.conversations for turn in conversation}
     prepared = {text: tokenizer.prepare(text) for text in texts}
 
@@ -106,7 +107,7 @@ def make_csm(
             batch_rows=batch_rows,
             lengths=SEQUENCE_LENGTHS,
             seed=config.loop.seed + 1,
-            weights=voice_weights(turns),
+            weight=lambda turn: weights[turn.voice],
             prompt_share=PROMPT_SHARE,
             merge_share=MERGE_SHARE,
         )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from duologue.checkpoints import Checkpoint, load_checkpoint
-from duologue.cli.tuning import Conversations, Rehearsal, in_alphabet, read_conversations, save_tuned, tune
+from duologue.cli.tuning import Conversations, OwnSpeech, in_alphabet, read_conversations, save_tuned, tune
 from duologue.data.hearing import Transcriber
 from duologue.data.prepare import PrepareConfig, prepare
 from duologue.data.rehearsal import rehearse
@@ -30,7 +31,7 @@ _METHODS = ("full", "lora")
 LINES = Path(__file__).with_name("lines.txt")
 _RATES = {"full": 3e-4, "lora": 6e-4}
 _BLENDS = {"full": 1.0, "lora": 0.9}
-_OWN_SHARE = 0.4
+_REHEARSED_SHARE, _SELF_TRAINED_SHARE = 0.25, 0.35
 
 
 def main() -> int:
@@ -38,8 +39,9 @@ def main() -> int:
         prog="python -m recipes.real_voice",
         description="Fine-tunes a model on one person's recordings, in full and by LoRA, on all of them and on a few "
         "minutes, and measures before and after: words, likeness to the person, quality, and the same of the voices "
-        "that the model had. Any folder that duologue prepare reads will do, and with --language one in another "
-        "language. Needs the extras prepare, train, lora and eval.",
+        "that the model had. Beside the recordings is learned what the model said before in its voices, and what a "
+        "first model, tuned on the recordings alone, said well in the person's. Any folder that duologue prepare reads "
+        "will do, and with --language one in another language. Needs the extras prepare, train, lora and eval.",
     )
     parser.add_argument("--source", type=Path, default=Path("../shared/corpus/kathleen/manifest-train.jsonl"))
     parser.add_argument(
@@ -69,12 +71,15 @@ def main() -> int:
         type=Path,
         metavar="LINES",
         default=LINES,
-        help="a text file, a sentence a line: the model speaks it first, and learns what was understood beside the "
-        "recordings, so that it forgets less (default: 480 lines of this recipe)",
+        help="a text file, a sentence a line, for the model to speak before it is tuned and every second one for the "
+        "first tuned model; what was understood is learned beside the recordings (default: 480 lines of this recipe)",
     )
     parser.add_argument("--no-rehearsal", action="store_true", help="learn the recordings alone")
     parser.add_argument("--learning-rate", type=float, help="(default: 3e-4 in full, 6e-4 by LoRA)")
     parser.add_argument("--train-minutes", type=float, default=10, help="computing time of each run (default: 10)")
+    parser.add_argument(
+        "--first-minutes", type=float, default=6, help="computing time of the first model of each amount (default: 6)"
+    )
     parser.add_argument("--lines", type=int, default=20, help="held-out lines to speak (default: 20)")
     parser.add_argument("--others", type=int, default=2, help="other voices of the model to measure (default: 2)")
     parser.add_argument("--work", type=Path, default=Path("runs/real_voice"))
@@ -89,7 +94,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     config = PrepareConfig(TurnConfig(voice=arguments.voice, language=arguments.language), codec=arguments.model)
     made = prepared(arguments.source, arguments.work / "data", config, report, workers=arguments.threads)
     turns = first_codebooks(made, base.model.num_codebooks)
-    lines = held_out_lines(arguments.heldout, arguments.lines)
+    spoken = held_out_lines(arguments.heldout, arguments.lines)
     num_others = 0 if is_new_language else arguments.others
     results: dict[str, list[Heard]] = {}
 
@@ -97,7 +102,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
         path = arguments.work / "heard" / f"{name.replace(' ', '_')}.json"
         # Of their own each time: beside a Whisper of several threads training takes more than twice as long.
         instruments = Instruments(arguments.work, threads=arguments.threads, offline=True, language=arguments.language)
-        results[name] = hear(model, lines, arguments.voice, num_others, instruments, path)
+        results[name] = hear(model, spoken, arguments.voice, num_others, instruments, path)
         report(json.dumps({name: [heard.figures() for heard in results[name]]}))
 
     start = arguments.work / "before"
@@ -106,29 +111,34 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     if not start.exists():
         save_tuned(start, base.model, base, prompts, num_voices=1, keeps_voices=not is_new_language)
     measure("before", start)
-    own = None
+    own, lines = None, list[str]()
     if not (is_new_language or arguments.no_rehearsal):
-        text = read_text(arguments.rehearse, "the lines")
-        own = own_speech(text, arguments.work / "own", base, arguments.model, report)
+        lines = [line for line in read_text(arguments.rehearse, "the lines").splitlines() if line.strip()]
+        said = own_speech(lines, arguments.work / "own", base, arguments.model, None, report)
+        own = OwnSpeech(said, _REHEARSED_SHARE)
     for minutes in arguments.speech_minutes:
         chosen = first_minutes(turns, minutes, base.codec.frame_rate)
+        amount = "all" if chosen == turns else f"{minutes:g}"
+        if f"{arguments.methods[0]} {amount}" in results:
+            continue  # of two amounts more than there is
+        again = None if own is None else said_again(arguments, amount, chosen, prompts, lines, report)
         for method in arguments.methods:
-            name = f"{method} {'all' if chosen == turns else f'{minutes:g}'}"
-            if name not in results:
-                out = arguments.work / name.replace(" ", "_")
-                if not (out / "model").exists():
-                    tune(
-                        starting_point(arguments)[0],
-                        chosen,
-                        tuning(base, arguments.learning_rate or _RATES[method], method, arguments.train_minutes),
-                        out,
-                        num_voices=1,
-                        keeps_voices=not is_new_language,
-                        prompts=prompts,
-                        rehearsal=own,
-                        blend=1.0 if is_new_language else _BLENDS[method],
-                    )
-                measure(name, out / "model")
+            name = f"{method} {amount}"
+            out = arguments.work / name.replace(" ", "_")
+            if not (out / "model").exists():
+                tune(
+                    starting_point(arguments)[0],
+                    chosen,
+                    tuning(base, arguments.learning_rate or _RATES[method], method, arguments.train_minutes),
+                    out,
+                    num_voices=1,
+                    keeps_voices=not is_new_language,
+                    prompts=prompts,
+                    rehearsal=own,
+                    self_training=again,
+                    blend=1.0 if is_new_language else _BLENDS[method],
+                )
+            measure(name, out / "model")
     print(f"\n{markdown(results)}")
 
 
@@ -150,12 +160,37 @@ def prepared(source: Path, folder: Path, config: PrepareConfig, report: Report, 
     return [[replace(turn, voice=voice) for turn in conversation] for conversation in store.conversations]
 
 
-def own_speech(text: str, folder: Path, base: Checkpoint, model: str, report: Report) -> Rehearsal:
-    """What the model makes of the lines of a text and a recogniser understands, in the model's voices by turns."""
+def said_again(
+    arguments: argparse.Namespace,
+    amount: str,
+    chosen: Conversations,
+    prompts: Conversations,
+    lines: Sequence[str],
+    report: Report,
+) -> OwnSpeech:
+    """Every second line in the person's voice, by a first model that is tuned on the chosen recordings alone.
+
+    Alone they bring the likeness and cost words; what is understood of that model's speech has the words as well.
+    """
+    base = starting_point(arguments)[0]
+    first = arguments.work / f"first_{amount}"
+    if not (first / "model").exists():
+        config = tuning(base, _RATES["full"], "full", arguments.first_minutes)
+        tune(base, chosen, config, first, num_voices=1, prompts=prompts)
+    folder = arguments.work / f"own_{amount}"
+    said = own_speech(lines[::2], folder, starting_point(arguments)[0], first / "model", arguments.voice, report)
+    return OwnSpeech(said, _SELF_TRAINED_SHARE)
+
+
+def own_speech(
+    lines: Sequence[str], folder: Path, base: Checkpoint, model: str | Path, voice: str | None, report: Report
+) -> Conversations:
+    """What a model makes of the lines and a recogniser understands, in one voice, or in all of the model's by turns."""
     transcriber = Transcriber(None, language="en", cache=folder.parent)
-    for progress in rehearse(load(model), text.splitlines(), folder, transcriber=transcriber):
-        report(f"spoken: {progress.done} of {progress.total} lines, {progress.kept} kept")
-    return Rehearsal(read_conversations([folder], base), _OWN_SHARE)
+    voices = None if voice is None else [voice]
+    for progress in rehearse(load(model), lines, folder, voices=voices, transcriber=transcriber):
+        report(f"{folder.name}: {progress.done} of {progress.total} lines spoken, {progress.kept} kept")
+    return read_conversations([folder], base)
 
 
 def held_out_lines(source: Path, count: int) -> list[str]:

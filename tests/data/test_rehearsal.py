@@ -13,7 +13,7 @@ from duologue.data.hearing import Heard, Samples
 from duologue.data.rehearsal import Rehearsed, rehearse
 from duologue.data.shards import TurnStore
 from duologue.engine.generator import Generator
-from duologue.errors import DataError
+from duologue.errors import DataError, VoiceError
 from tests.engine.builders import tiny_csm, tiny_mimi, tiny_tokenizer
 
 LINES = ("Hello there.", "Yes, I do.", "Good morning.")
@@ -53,6 +53,15 @@ def test_what_was_understood_is_kept_in_the_models_voices_by_turns(parlor: Gener
     assert [(turn.voice, turn.text) for turn in (first, last)] == [(voices[0], LINES[0]), (voices[2], LINES[2])]
     alone = parlor.speak(LINES[2], voice=voices[2], temperature=0.7, seed=7)
     assert np.array_equal(last.codes, alone.codes.numpy())
+
+
+def test_voices_that_are_asked_for(parlor: Generator, tmp_path: Path) -> None:
+    names = parlor.voices.shipped_names[2:0:-1]
+    list(rehearse(parlor, LINES, tmp_path, voices=names))
+    assert [turn.voice for turns in TurnStore(tmp_path).conversations for turn in turns] == [*names, names[0]]
+    with pytest.raises(VoiceError, match="nobody"):
+        list(rehearse(parlor, LINES, tmp_path / "other", voices=["nobody"]))
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_run_goes_on_where_it_stopped(parlor: Generator, tmp_path: Path) -> None:

@@ -3,7 +3,16 @@
 import pytest
 
 from duologue.engine import bench
-from duologue.engine.bench import Latency, Load, frame_bytes, measure_latency, measure_load, percentile
+from duologue.engine.bench import (
+    Case,
+    Latency,
+    Load,
+    frame_bytes,
+    measure_latency,
+    measure_load,
+    measure_speaking,
+    percentile,
+)
 from duologue.errors import OptionError
 
 
@@ -13,7 +22,7 @@ def test_percentiles_are_values_that_occurred():
 
 
 def test_derived_figures():
-    assert Latency(0.0, (0.1,), (0.02, 0.06), 0.08).real_time_factor == pytest.approx(0.5)
+    assert Latency(Case(), (0.1,), (0.02, 0.06), 0.08).real_time_factor == pytest.approx(0.5)
     load = Load(4, 12.0, 6.0, (0.1,), 0)
     assert load.aggregate == 2.0 and load.real_time_factor == 2.0
 
@@ -29,9 +38,9 @@ def test_a_turn_is_timed_after_its_history(voiced, monkeypatch, is_cold):
         return made
 
     monkeypatch.setattr(voiced, "plan_speech", watched)
-    found = measure_latency(voiced, history_s=4.0, repeats=3, is_cold=is_cold, text="hello there")
+    (found,) = measure_latency(voiced, [Case(4.0, is_cold)], repeats=3, text="hello there")
     assert len(found.first_s) == 3 and 3 <= len(found.gaps_s) <= 36 and min(found.first_s + found.gaps_s) > 0
-    assert found.history_s == 4.0 and found.frame_s == 0.08
+    assert found.case == Case(4.0, is_cold) and found.frame_s == 0.08
     turns = spoken[-3:]
     assert all(frames == (50 if is_cold else 55) for frames, _ in turns)  # 400 ms of its own turn are known too
     assert all(bool(made.request.known) is not is_cold for _, made in turns)
@@ -40,8 +49,28 @@ def test_a_turn_is_timed_after_its_history(voiced, monkeypatch, is_cold):
 def test_a_cold_turn_reads_its_voice_anew(voiced, monkeypatch):
     cleared = []
     monkeypatch.setattr(voiced.prefixes, "clear", lambda: cleared.append(1))
-    measure_latency(voiced, repeats=2, is_cold=True, text="a")
+    measure_latency(voiced, [Case(is_cold=True)], repeats=2, text="a")
     assert len(cleared) == 2
+
+
+def test_cases_are_timed_in_turns(voiced, monkeypatch):
+    order = []
+    fork = bench.Conversation.fork
+
+    def watched(conversation):
+        order.append(sum(turn.codes.shape[1] for turn, _ in conversation._turns))
+        return fork(conversation)
+
+    monkeypatch.setattr(bench.Conversation, "fork", watched)
+    cases = [Case(2.0), Case(0.0, is_cold=True), Case(0.0)]
+    found = measure_latency(voiced, cases, repeats=2, text="a")
+    assert [one.case for one in found] == cases and all(len(one.first_s) == 2 for one in found)
+    assert order == [30, 0, 5] * 2  # 400 ms of their own turn are known
+
+
+def test_a_sentence_as_a_whole(voiced):
+    factors = measure_speaking(voiced, repeats=2, text="hello there")
+    assert len(factors) == 2 and min(factors) > 0
 
 
 def test_listeners_at_once(voiced):
@@ -52,9 +81,11 @@ def test_listeners_at_once(voiced):
 
 def test_what_cannot_be_measured(voiced):
     with pytest.raises(OptionError, match=r"a history of 600 s does not fit the model's 512 rows"):
-        measure_latency(voiced, history_s=600)
+        measure_latency(voiced, [Case(600)])
     with pytest.raises(OptionError, match="repeats 0"):
         measure_latency(voiced, repeats=0)
+    with pytest.raises(OptionError, match="repeats 0"):
+        measure_speaking(voiced, repeats=0)
 
 
 def test_the_bytes_of_a_frame(model):

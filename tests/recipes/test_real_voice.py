@@ -6,17 +6,21 @@ from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from duologue.audio import write_audio
-from duologue.checkpoints import load_checkpoint, save_checkpoint
+from duologue.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from duologue.config import CSM_PRESETS, TextConfig
 from duologue.data.hearing import Heard as Hearing
+from duologue.data.shards import CodedTurn
 from duologue.engine.load import find_source, load, load_codec
 from duologue.eval.instruments import Instruments
 from duologue.eval.systems import ModelOptions
+from duologue.train.csm import CSMTrainConfig
 from recipes.real_voice import __main__ as recipe
 from recipes.real_voice import hearing
 from recipes.real_voice.hearing import Heard, markdown
@@ -148,14 +152,49 @@ class Ears:
 def test_the_models_own_speech_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recipe, "Transcriber", Ears)
     messages: list[str] = []
-    arguments = ("Hello there.\nGood morning.\n", tmp_path / "own", load_checkpoint(find_source("parlor")), "parlor")
+    lines = ["Hello there.", "Good morning."]
+    arguments = (lines, tmp_path / "own", load_checkpoint(find_source("parlor")), "parlor", None)
     own = recipe.own_speech(*arguments, messages.append)
-    assert [turn.text for turns in own.conversations for turn in turns] == ["Hello there."]
-    assert own.conversations[0][0].codes.shape[0] == load("parlor").model.num_codebooks
+    assert [turn.text for turns in own for turn in turns] == ["Hello there."]
+    assert own[0][0].codes.shape[0] == load("parlor").model.num_codebooks
     made = (tmp_path / "own" / "shard-00000.json").stat().st_mtime_ns
     recipe.own_speech(*arguments, messages.append)
-    assert messages == ["spoken: 2 of 2 lines, 1 kept"] * 2
+    assert messages == ["own: 2 of 2 lines spoken, 1 kept"] * 2
     assert (tmp_path / "own" / "shard-00000.json").stat().st_mtime_ns == made
+
+
+@pytest.mark.usefixtures("_scripted")
+def test_what_is_learned_beside_the_recordings(
+    tiny: Path, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[tuple[str, str | None, int]] = []
+    tuned: list[tuple[str, bool, float | None, float | None]] = []
+    tune = recipe.tune
+
+    def own_speech(
+        lines: list[str], folder: Path, base: Checkpoint, model: str | Path, voice: str | None, _: object
+    ) -> list[list[CodedTurn]]:
+        said.append((str(model), voice, len(lines)))
+        codes = np.zeros((base.model.num_codebooks, 20), np.int16)
+        return [[CodedTurn(voice or "ada", 0, "what is said", codes)]]
+
+    def watched(base: Checkpoint, turns: object, config: CSMTrainConfig, out: Path, **options: Any) -> None:
+        beside = [options.get(name) for name in ("rehearsal", "self_training")]
+        tuned.append((out.name, config.lora is None, *(own and own.share for own in beside)))  # type: ignore[arg-type]
+        tune(base, turns, config, out, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(recipe, "own_speech", own_speech)
+    monkeypatch.setattr(recipe, "tune", watched)
+    (tmp_path / "say.txt").write_text("one\n\ntwo\nthree\n", encoding="utf-8")
+    work = tmp_path / "work"
+    command = ["real_voice", "--source", recordings, "--heldout", recordings, "--voice", "eve", "--model", tiny]
+    command += ["--speech-minutes", 1000, "--train-minutes", 0.003, "--first-minutes", 0.003, "--lines", 2]
+    command += ["--rehearse", tmp_path / "say.txt", "--others", 0, "--work", work, "--threads", 1]
+    monkeypatch.setattr(sys, "argv", [str(part) for part in command])
+    assert recipe.main() == 0
+    # The model before says all lines in its voices, the first tuned one every second line in the new voice.
+    assert said == [(str(tiny), None, 3), (str(work / "first_all" / "model"), "eve", 2)]
+    assert tuned == [("first_all", True, None, None), ("full_all", True, 0.25, 0.35), ("lora_all", False, 0.25, 0.35)]
 
 
 def test_the_recipes_lines_are_no_test_lines() -> None:

@@ -49,10 +49,12 @@ def bench(
         show("warming up …")
         measuring.measure_latency(generator, repeats=1)
         show("first audio …")
-        cases = [("cold voice", measuring.measure_latency(generator, is_cold=True))]
-        cases.append(("known voice", measuring.measure_latency(generator)))
+        cases = {"cold voice": measuring.Case(is_cold=True), "known voice": measuring.Case()}
         if history:
-            cases.append((f"after {history:g} s", measuring.measure_latency(generator, history_s=history)))
+            cases[f"after {history:g} s"] = measuring.Case(history)
+        timed = dict(zip(cases, measuring.measure_latency(generator, list(cases.values())), strict=True))
+        show("a sentence as a whole …")
+        whole = measuring.percentile(measuring.measure_speaking(generator), 50)
         loads = []
         for count in counts:
             show(f"{count} at once …")
@@ -70,13 +72,14 @@ def bench(
         "latency": [
             {
                 "case": name,
-                "history_s": one.history_s,
+                "history_s": one.case.history_s,
                 "first_audio_s": {p: measuring.percentile(one.first_s, p) for p in (50, 95)},
                 "gap_s": {p: measuring.percentile(one.gaps_s, p) for p in (50, 95)},
                 "real_time_factor": one.real_time_factor,
             }
-            for name, one in cases
+            for name, one in timed.items()
         ],
+        "whole_sentence_real_time_factor": whole,
         "load": [
             {
                 "streams": one.num_streams,
@@ -93,9 +96,10 @@ def bench(
         return
     typer.echo(f"{where}, {payload['threads']} threads, torch {payload['torch']}, {payload['model']}")
     typer.echo("\none listener        first audio   between chunks   real-time factor")
-    for name, one in cases:
+    for name, one in timed.items():
         first, gap = measuring.percentile(one.first_s, 50), measuring.percentile(one.gaps_s, 50)
         typer.echo(f"{name:<18} {1000 * first:>9.0f} ms {1000 * gap:>13.0f} ms {one.real_time_factor:>18.2f}")
+    typer.echo(f"{'a sentence as a whole':<43} {whole:>29.2f}")
     typer.echo("\nat once   audio a second   real-time factor of each   last first audio   late chunks")
     for load in loads:
         last = f"{1000 * max(load.first_s):.0f} ms" if load.first_s else "-"

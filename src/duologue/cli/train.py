@@ -91,6 +91,19 @@ class Learning:
         float,
         typer.Option(min=0.01, max=0.99, help="How much of what is learned is that.", rich_help_panel=_LEARNING),
     ] = 0.3
+    self_training: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="What a model tuned on DATA said in DATA's voice, as duologue rehearse --voice wrote it.",
+            show_default=False,
+            rich_help_panel=_LEARNING,
+        ),
+    ] = None
+    self_training_share: Annotated[
+        float,
+        typer.Option(min=0.01, max=0.99, help="How much of what is learned is that.", rich_help_panel=_LEARNING),
+    ] = 0.35
     blend: Annotated[
         float,
         typer.Option(
@@ -158,7 +171,9 @@ def train(
     any other: speak with it, convert it, train it further.
 
     A few minutes of speech in one voice cost the others, and words; with
-    --rehearse, and with a --blend of 0.8 or so, less is lost.
+    --rehearse, and with a --blend of 0.8 or so, less is lost. Nearest to the
+    voice is a second run that learns with --self-training what the first one
+    said well in that voice.
 
     Another language is learned like any other speech by a model that reads
     letters. The bundled one reads phonemes, and with --alphabet those of that
@@ -174,12 +189,13 @@ def train(
       duologue train data/ -o tuned/
       duologue train data/ -o tuned/ --lora 16 --minutes 30
       duologue train data/ -o tuned/ --rehearse own/
+      duologue train data/ -o tuned/ --rehearse own/ --self-training hers/
       duologue train spanish/ -o tuned/ --alphabet espeak:es-419
       duologue speak "Hello there." --model tuned/model -o hello.wav
       torchrun --nproc-per-node 8 -m duologue train data/ -o tuned/ --shard
     """
     from duologue.checkpoints import load_checkpoint
-    from duologue.cli.tuning import Batching, Rehearsal, in_alphabet, read_conversations, tune
+    from duologue.cli.tuning import Batching, OwnSpeech, in_alphabet, read_conversations, tune
     from duologue.engine.load import find_device, find_source
     from duologue.train.board import Board
     from duologue.train.distributed import joined
@@ -192,6 +208,10 @@ def train(
     rank = os.environ.get(RANK_VARIABLE)
     options.prepare(machine, is_quiet)
     device = find_device(machine.device)
+
+    def spoken(folder: Path | None, share: float) -> OwnSpeech | None:
+        return None if folder is None else OwnSpeech(read_conversations([folder], base), share)
+
     with joined(None if rank is None else int(rank), is_sharding=memory.shard) as world:
         base = load_checkpoint(find_source(source.model), revision=source.revision, offline=source.offline)
         if learning.alphabet is not None:
@@ -202,11 +222,8 @@ def train(
             _config(base.model.config, length, learning, memory),
             out,
             batching=Batching(memory.rows, memory.max_rows),
-            rehearsal=(
-                None
-                if learning.rehearse is None
-                else Rehearsal(read_conversations([learning.rehearse], base), learning.rehearse_share)
-            ),
+            rehearsal=spoken(learning.rehearse, learning.rehearse_share),
+            self_training=spoken(learning.self_training, learning.self_training_share),
             blend=learning.blend,
             num_voices=learning.voices,
             keeps_voices=learning.alphabet is None,

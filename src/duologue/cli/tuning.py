@@ -55,8 +55,8 @@ class Batching:
 
 
 @dataclass(frozen=True)
-class Rehearsal:
-    """Conversations of the model before, in its own voices, and their share of all rows that are learned."""
+class OwnSpeech:
+    """What a model said itself, and the share that it has of all rows that are learned."""
 
     conversations: Conversations
     share: float
@@ -99,7 +99,8 @@ def tune(
     out: Path,
     *,
     batching: Batching | None = None,
-    rehearsal: Rehearsal | None = None,
+    rehearsal: OwnSpeech | None = None,
+    self_training: OwnSpeech | None = None,
     blend: float = 1.0,
     num_voices: int = 4,
     keeps_voices: bool = True,
@@ -111,21 +112,34 @@ def tune(
 ) -> CSM:
     """Trains `base` on the conversations, or goes on with what `out/run` holds; the checkpoint goes to `out/model`.
 
+    Beside them it learns `rehearsal`, what the model said before in its voices, so that it forgets less, and
+    `self_training`, what a model that was tuned on the same conversations said in their voices: that one is near to
+    the voice and slips on words, and what was understood of it has both (Gulcehre et al., "Reinforced self-training
+    (ReST) for language modeling", 2023).
+
     A twentieth of the conversations is held out, for losses and for a line spoken now and then, in `out/samples`. The
     checkpoint has `num_voices` of the conversations' voices, in front of those of `base` if it `keeps_voices`, with
     prompts from `prompts` (default: the conversations); its weights lie at `blend` of the way from those of `base` to
     the trained ones (see `draw_back`).
+
+    Raises `OptionError` where the shares of those two leave nothing of the conversations.
     """
+    shares = [0.0 if own is None else own.share for own in (rehearsal, self_training)]
+    if sum(shares) >= 1:
+        raise OptionError(
+            f"{shares[0]:g} of what is learned rehearsed and {shares[1]:g} self-training: nothing is left of the data"
+        )
     world, batching = world or World(), batching or Batching()
     base.model.float()
     data = _Data(base, batching, is_telling=world.is_first)
     usable = data.fitting(conversations)
     held_out = usable[::_HELD_OUT_EVERY]
     learned = [turns for index, turns in enumerate(usable) if index % _HELD_OUT_EVERY] or held_out
-    if rehearsal is not None:
-        rehearsal = Rehearsal(data.fitting(rehearsal.conversations), rehearsal.share)
+    rehearsal, self_training = (
+        own and replace(own, conversations=data.fitting(own.conversations)) for own in (rehearsal, self_training)
+    )
     seed = config.loop.seed
-    draw = data.sampler(learned, seed=seed + 1 + 1000 * world.rank, rehearsal=rehearsal)
+    draw = data.sampler(learned, seed=seed + 1 + 1000 * world.rank, rehearsal=rehearsal, self_training=self_training)
     judge = _Judge(base, held_out, data.sampler(held_out, seed=seed), out, world, board, device)
     model = train_csm(
         config,
@@ -135,7 +149,8 @@ def tune(
         description={
             "batching": asdict(batching),
             "data": _digest(usable),
-            "rehearsal": None if rehearsal is None else [_digest(rehearsal.conversations), rehearsal.share],
+            "rehearsal": rehearsal and [_digest(rehearsal.conversations), rehearsal.share],
+            "self_training": self_training and [_digest(self_training.conversations), self_training.share],
         },
         evaluate=judge,
         device=device,
@@ -186,22 +201,35 @@ class _Data:
         return kept
 
     def sampler(
-        self, conversations: Conversations, *, seed: int, rehearsal: Rehearsal | None = None
+        self,
+        conversations: Conversations,
+        *,
+        seed: int,
+        rehearsal: OwnSpeech | None = None,
+        self_training: OwnSpeech | None = None,
     ) -> SequenceSampler:
-        """Draws batches of conversations that fit, and of what is rehearsed beside them."""
-        weights = None
+        """Draws batches of conversations that fit, and of a model's own speech beside them."""
         if rehearsal is not None:
-            own = _renamed(rehearsal.conversations)
-            if not own:
-                raise TrainingError(f"no turn fits a sequence of {self._longest} rows: nothing to rehearse")
-            share = rehearsal.share / (1 - rehearsal.share) * _num_frames(conversations) / _num_frames(own)
-            weights = {turn.voice: share for turns in own for turn in turns}
-            conversations = [*conversations, *own]
+            rehearsal = replace(rehearsal, conversations=_renamed(rehearsal.conversations))
+        beside = [own for own in (rehearsal, self_training) if own is not None]
+        num_frames, rest = _num_frames(conversations), 1 - sum(own.share for own in beside)
+        weights: dict[int, float] = {}  # of turns by identity: one voice has turns of both kinds
+        for own in beside:
+            if not own.conversations:
+                raise TrainingError(f"of the model's own speech no turn fits a sequence of {self._longest} rows")
+            weight = own.share / rest * num_frames / _num_frames(own.conversations)
+            weights |= {id(turn): weight for turns in own.conversations for turn in turns}
+            conversations = [*conversations, *own.conversations]
         lengths = [self._longest]
         while lengths[-1] / _LENGTH_STEP >= _SHORTEST_ROWS:
             lengths.append(round(lengths[-1] / _LENGTH_STEP))
         return SequenceSampler(
-            conversations, self._encode, batch_rows=self._rows, lengths=lengths[::-1], seed=seed, weights=weights
+            conversations,
+            self._encode,
+            batch_rows=self._rows,
+            lengths=lengths[::-1],
+            seed=seed,
+            weight=lambda turn: weights.get(id(turn), 1.0),
         )
 
     def _encode(self, text: str, speaker: int) -> list[int]:

@@ -9,7 +9,7 @@ from short ones. The batch of a step depends on the seed and the step alone.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
@@ -37,6 +37,17 @@ class _Entry:
     num_rows: int
 
 
+class _Draw:
+    """Draws indices, each as often as its weight says."""
+
+    def __init__(self, weights: Iterable[float]) -> None:
+        self._below = np.cumsum(list(weights))
+
+    def __call__(self, random: np.random.Generator) -> int:
+        index = np.searchsorted(self._below, random.random() * self._below[-1], side="right")
+        return min(int(index), len(self._below) - 1)
+
+
 def fitting(conversations: Sequence[Sequence[CodedTurn]], encode: TextEncoder, longest: int) -> list[list[CodedTurn]]:
     """The conversations without turns of more than `longest` rows, each of which cuts its conversation in two."""
     return [
@@ -62,16 +73,16 @@ class SequenceSampler:
         batch_rows: int,
         lengths: Sequence[int],
         seed: int,
-        weights: dict[str, float] | None = None,
+        weight: Callable[[CodedTurn], float] | None = None,
         max_speakers: int = 4,
         prompt_share: float = 0.5,
         merge_share: float = 0.0,
     ) -> None:
         """`encode` makes the text rows; speaker ids are drawn from `0..max_speakers - 1`.
 
-        `lengths` are the sequence lengths, in rows, to choose from; `weights` favours voices (1.0 where not named).
-        `prompt_share` of the sequences with room get another turn in front, and again; `merge_share` of the turns that
-        follow one of the same voice are joined with it.
+        `lengths` are the sequence lengths, in rows, to choose from; `weight` favours some turns, also as
+        prompts (default: 1 for all). `prompt_share` of the sequences with room get another turn in front, and again;
+        `merge_share` of the turns that follow one of the same voice are joined with it.
         """
         self.merge_share = merge_share
         self.batch_rows, self.lengths, self.seed = batch_rows, tuple(lengths), seed
@@ -88,15 +99,13 @@ class SequenceSampler:
         for entries in self.conversations:
             for entry in entries:
                 by_voice[entry.turn.voice].append(entry)
-        self.by_voice = dict(by_voice)
         self.num_codebooks = int(self.conversations[0][0].turn.codes.shape[0])
-        share = np.array(
-            [
-                sum(entry.num_rows * (weights or {}).get(entry.turn.voice, 1.0) for entry in conversation)
-                for conversation in self.conversations
-            ]
-        )
-        self._drawn_below = np.cumsum(share / share.sum())
+
+        def weight_of(entry: _Entry) -> float:
+            return 1.0 if weight is None else weight(entry.turn)
+
+        self._draw = _Draw(sum(entry.num_rows * weight_of(entry) for entry in turns) for turns in self.conversations)
+        self._by_voice = {voice: (turns, _Draw(map(weight_of, turns))) for voice, turns in by_voice.items()}
 
     def __call__(self, step: int, longest: int | None = None) -> RowBatch:
         """The batch of a step; `longest` leaves out sequence lengths above it, for an easy start."""
@@ -129,11 +138,8 @@ class SequenceSampler:
 
     def _sequence(self, length: int, random: np.random.Generator) -> list[tuple[CodedTurn, int]]:
         """Turns and the speaker ids they get: at most `length` rows, unless hardly any turn is as short as that."""
-        last = len(self.conversations) - 1
         for _ in range(_TRIES):
-            conversation = self.conversations[
-                min(int(np.searchsorted(self._drawn_below, random.random(), side="right")), last)
-            ]
+            conversation = self.conversations[self._draw(random)]
             first = int(random.integers(len(conversation)))
             if conversation[first].num_rows <= length:
                 break
@@ -150,8 +156,8 @@ class SequenceSampler:
         leads = [(turn.voice, turn.speaker) for turn in turns]
         while room > 0 and (len(conversation) == 1 or random.random() < self.prompt_share):
             voice, speaker = leads[int(random.integers(len(leads)))]
-            choices = self.by_voice[voice]
-            lead = choices[int(random.integers(len(choices)))]
+            choices, draw = self._by_voice[voice]
+            lead = choices[draw(random)]
             if lead.num_rows > room or id(lead) in taken:  # no turn leads itself: it would be learned by copying
                 break
             taken.add(id(lead))

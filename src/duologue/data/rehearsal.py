@@ -53,18 +53,21 @@ def rehearse(
     lines: Sequence[str],
     folder: Path,
     *,
+    voices: Sequence[str] | None = None,
     transcriber: Transcriber | None = None,
     temperature: float = 0.7,
     seed: int = 0,
 ) -> Iterator[Rehearsed]:
-    """Speaks the lines in the model's voices, one after the other, into a store of turns; yields after every shard.
+    """Speaks the lines in `voices` by turns (default: all of the model's) into a store of turns; yields each shard.
 
     Kept is what ended by itself and of which `transcriber` understood every word; without one, all that ended. A low
     `temperature` keeps to the text. Shards that are there stay, so that an interrupted run goes on. Raises `DataError`
     without lines or voices, where `folder` holds shards of others, of another model or of what another recogniser
-    understood, and where nothing could be kept.
+    understood, and where nothing could be kept; `VoiceError` for a voice that the model has not.
     """
-    voices = generator.voices.shipped_names
+    for name in voices or ():
+        generator.voices.get(name)
+    voices = voices or generator.voices.shipped_names
     if not lines or not voices:
         raise DataError(f"nothing to rehearse: {'the model has no voices' if lines else 'there are no lines'}")
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,8 +11,8 @@ import threading
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import islice, pairwise
 
 import torch
 
@@ -32,13 +32,21 @@ _NEXT_CHUNKS = 12
 
 
 @dataclass(frozen=True)
+class Case:
+    """A turn after `history_s` seconds of conversation, known already unless it `is_cold`: then all is read for it."""
+
+    history_s: float = 0.0
+    is_cold: bool = False
+
+
+@dataclass(frozen=True)
 class Latency:
     """What one listener waits for, in seconds: each first chunk, and each time between two chunks.
 
-    `history_s` is how much was said before, `frame_s` how long a frame lasts.
+    `frame_s` is how long a frame lasts.
     """
 
-    history_s: float
+    case: Case
     first_s: tuple[float, ...]
     gaps_s: tuple[float, ...]
     frame_s: float
@@ -108,46 +116,54 @@ def frame_bytes(model: CSM, bytes_per_weight: float) -> float:
 
 def measure_latency(
     generator: Generator,
+    cases: Sequence[Case] = (Case(),),
     *,
-    history_s: float = 0.0,
     repeats: int = 5,
-    is_cold: bool = False,
     text: str = LINE,
     voice: str | None = None,
-) -> Latency:
-    """A turn after `history_s` seconds of conversation, which is known already unless `is_cold`.
+) -> list[Latency]:
+    """What a listener waits for in each case, `repeats` turns each.
 
-    Cold, the voice prompt is read anew as well. Raises `OptionError` where the history does not fit, or the model ends
-    its speech too soon to be timed.
+    A turn of every case comes before the next one of any: where the machine is slower for a while, all have it alike
+    and their ratio stays. A cold turn reads its voice prompt anew as well. Raises `OptionError` where a history does
+    not fit, or the model ends its speech too soon to be timed.
     """
     if repeats < 1:
         raise OptionError(f"repeats {repeats}; expected 1 or more")
-    history = _history(generator, history_s)
-    voices = None if voice is None else {0: voice}
-    first, gaps = [], []
-    known = Conversation(generator, voices)
-    for turn in history:
-        known.append(turn)
+    found = [Latency(case, (), (), 1 / generator.codec.frame_rate) for case in cases]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DuologueWarning)
-        if not is_cold:
-            known.say("Yes.", 0, max_audio_length_ms=400, seed=0, stopping=NO_POLICY)
+        conversations = [_begun(generator, case, voice) for case in cases]
         for seed in range(repeats):
-            conversation = known.fork()
-            if is_cold:
-                generator.prefixes.clear()
-            times = [time.perf_counter()]
-            with conversation.stream_say(text, 0, seed=seed, stopping=NO_POLICY) as stream:
-                for _ in range(1 + _NEXT_CHUNKS):
-                    if next(stream, None) is None:
-                        break
-                    times.append(time.perf_counter())
-            if len(times) > 1:
-                first.append(times[1] - times[0])
-                gaps += [after - before for before, after in pairwise(times[1:])]
-    if not gaps:
+            for place, (case, known) in enumerate(zip(cases, conversations, strict=True)):
+                conversation = known.fork()
+                if case.is_cold:
+                    generator.prefixes.clear()
+                times = [time.perf_counter()]
+                with conversation.stream_say(text, 0, seed=seed, stopping=NO_POLICY) as stream:
+                    for _ in islice(stream, 1 + _NEXT_CHUNKS):
+                        times.append(time.perf_counter())
+                found[place] = _with_turn(found[place], times)
+    if not all(one.gaps_s for one in found):
         raise OptionError("the model ends its speech before a second chunk: nothing can be timed")
-    return Latency(history_s, tuple(first), tuple(gaps), 1 / generator.codec.frame_rate)
+    return found
+
+
+def measure_speaking(generator: Generator, *, repeats: int = 3, text: str = LINE) -> list[float]:
+    """Real-time factors of `speak`, which makes a sentence as a whole, codec included."""
+    if repeats < 1:
+        raise OptionError(f"repeats {repeats}; expected 1 or more")
+    factors = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DuologueWarning)
+        for seed in range(repeats):
+            started = time.perf_counter()
+            duration_s = generator.speak(text, 0, seed=seed, stopping=NO_POLICY).duration_s
+            if duration_s:
+                factors.append((time.perf_counter() - started) / duration_s)
+    if not factors:
+        raise OptionError("the model says nothing: nothing can be timed")
+    return factors
 
 
 def measure_load(generator: Generator, num_streams: int, *, seconds: float = 3.0, text: str = LINE) -> Load:
@@ -179,6 +195,24 @@ def measure_load(generator: Generator, num_streams: int, *, seconds: float = 3.0
             thread.join()
         total = time.perf_counter() - started
     return Load(num_streams, sum(speech.duration_s for speech in speeches), total, tuple(first), sum(late))
+
+
+def _begun(generator: Generator, case: Case, voice: str | None) -> Conversation:
+    """What was said before a turn of the case; unless it is cold, the model has read it and made a turn of its own."""
+    conversation = Conversation(generator, None if voice is None else {0: voice})
+    for turn in _history(generator, case.history_s):
+        conversation.append(turn)
+    if not case.is_cold:
+        conversation.say("Yes.", 0, max_audio_length_ms=400, seed=0, stopping=NO_POLICY)
+    return conversation
+
+
+def _with_turn(found: Latency, times: Sequence[float]) -> Latency:
+    """One more turn, from when it was asked for to its last chunk; nothing where it had no chunk."""
+    if len(times) < 2:
+        return found
+    gaps = tuple(after - before for before, after in pairwise(times[1:]))
+    return replace(found, first_s=(*found.first_s, times[1] - times[0]), gaps_s=found.gaps_s + gaps)
 
 
 def _history(generator: Generator, seconds: float) -> list[CodedSegment]:
