@@ -113,7 +113,7 @@ def run(arguments: argparse.Namespace, report: Report) -> None:
     measure("before", start)
     own, lines = None, list[str]()
     if not (is_new_language or arguments.no_rehearsal):
-        lines = [line for line in read_text(arguments.rehearse, "the lines").splitlines() if line.strip()]
+        lines = sentences(arguments.rehearse, "the lines")
         said = own_speech(lines, arguments.work / "own", base, arguments.model, None, report)
         own = OwnSpeech(said, _REHEARSED_SHARE)
     for minutes in arguments.speech_minutes:
@@ -178,7 +178,7 @@ def said_again(
         config = tuning(base, _RATES["full"], "full", arguments.first_minutes)
         tune(base, chosen, config, first, num_voices=1, prompts=prompts)
     folder = arguments.work / f"own_{amount}"
-    said = own_speech(lines[::2], folder, starting_point(arguments)[0], first / "model", arguments.voice, report)
+    said = own_speech(lines[::2], folder, base, first / "model", arguments.voice, report)
     return OwnSpeech(said, _SELF_TRAINED_SHARE)
 
 
@@ -193,10 +193,15 @@ def own_speech(
     return read_conversations([folder], base)
 
 
+def sentences(path: Path, name: str) -> list[str]:
+    """The lines of a text file that are not empty; `name` is what an error calls it."""
+    return [line for line in read_text(path, name).splitlines() if line.strip()]
+
+
 def held_out_lines(source: Path, count: int) -> list[str]:
     """Texts of the held-out recordings, or lines of a text file, spread over them."""
     if source.suffix == ".txt":
-        texts = [line for line in read_text(source, "the held-out lines").splitlines() if line.strip()]
+        texts = sentences(source, "the held-out lines")
     else:
         texts = [
             utterance.text

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from duologue.eval.lines import load_lines
 from duologue.eval.page.clips import find_clip
 from duologue.eval.page.markup import Html, element, join
-from duologue.eval.page.plots import axis_range
+from duologue.eval.page.plots import LEAST_SIZE, axis_range
 from duologue.eval.page.spectrogram import (
     MAX_COLUMNS,
     NUM_BANDS,
@@ -142,7 +142,7 @@ def test_words_without_times_are_left_out() -> None:
 @example(0.0, 8e-7)
 def test_axes_hold_their_figures(value: float, spread: float) -> None:
     low, high, step = axis_range([figure("one", value, spread)])
-    slack = max(step, 1.0) * 1e-6  # what is smaller is as good as zero
+    slack = max(step * 1e-6, LEAST_SIZE if abs(value) + spread < LEAST_SIZE else 0.0)  # what is smaller is zero
     assert low <= value - spread + slack and value + spread - slack <= high
     assert step > 0 and (high - low) / step < 12
     assert abs(low / step - round(low / step)) < 1e-6

@@ -24,7 +24,7 @@ _POINT_STEP: Final = 13  # between the systems of one group
 _GROUP_GAP: Final = 11
 _AXIS_HEIGHT: Final = 38
 _NUM_TICKS: Final = 6
-_LEAST_SIZE: Final = 1e-6  # of the largest figure; all that are smaller are 0
+LEAST_SIZE: Final = 1e-6  # of the largest figure; all that are smaller are 0
 _LEAST_SPAN: Final = 0.02  # of an axis, as a share of its largest figure: no axis magnifies what is as good as equal
 _MAX_LABEL: Final = 17  # characters of a group's name
 
@@ -130,7 +130,7 @@ def axis_range(figures: Sequence[ReportedFigure]) -> tuple[float, float, float]:
     if least >= 0 and (figures[0].unit in ("%", "ms") or least < most / 2):
         least = 0.0
     size = max(abs(least), abs(most))
-    if size < _LEAST_SIZE:
+    if size < LEAST_SIZE:
         least, most = 0.0, 1.0
     elif (lacking := _LEAST_SPAN * size - (most - least)) > 0:
         least, most = least - lacking / 2, most + lacking / 2
