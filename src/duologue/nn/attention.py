@@ -105,23 +105,7 @@ class Attention(nn.Module):
                 cache.values[:, :, slots : slots + x.shape[1]].copy_(values)
             keys, values = cache.keys[:, :, :extent].to(x.dtype), cache.values[:, :, :extent].to(x.dtype)
         is_small = cache is not None and cache.keys.shape[2] <= _FEW_KEYS
-        if is_small and mask is None and asking.shape[1] == 1 and torch.compiler.is_compiling():
-            mixed = _attend_to_few(queries, keys, values.to(queries.dtype))
-            return self.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
-        if shared and asking.shape[1] > 1:
-            mixed = _attend_beyond_shared(queries, keys, values, shared)
-            return self.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
-        is_causal = False
-        if mask is None and asking.shape[1] > 1:  # a branch, for a compiler that wants a plain bool
-            is_causal = True
-        mixed = F.scaled_dot_product_attention(
-            queries,
-            keys,
-            values.to(queries.dtype),
-            attn_mask=mask,
-            is_causal=is_causal,
-            enable_gqa=self.num_heads != self.num_kv_heads,
-        )  # [B, H, T, head_dim]
+        mixed = self._attend(queries, keys, values.to(queries.dtype), mask, shared, is_small=is_small)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -130,6 +114,30 @@ class Attention(nn.Module):
 
     def _heads(self, x: Tensor, num_heads: int) -> Tensor:
         return x.unflatten(-1, (num_heads, self.head_size)).transpose(1, 2)  # type: ignore[no-any-return]  # [B, H, T, head_dim]
+
+    def _attend(
+        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, shared: int, *, is_small: bool
+    ) -> Tensor:
+        """Queries `[B, H, T, head_dim]` over keys and values `[B, num_kv_heads, S, head_dim]`, in the shape of queries.
+
+        `is_small`: they come from a cache with room for a few only.
+        """
+        steps = queries.shape[2]
+        if is_small and mask is None and steps == 1 and torch.compiler.is_compiling():
+            return _attend_to_few(queries, keys, values)
+        if shared and steps > 1:
+            return _attend_beyond_shared(queries, keys, values, shared)
+        is_causal = False
+        if mask is None and steps > 1:  # a branch, for a compiler that wants a plain bool
+            is_causal = True
+        return F.scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            attn_mask=mask,
+            is_causal=is_causal,
+            enable_gqa=self.num_heads != self.num_kv_heads,
+        )
 
 
 def _attend_to_few(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
