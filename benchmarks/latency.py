@@ -1,8 +1,9 @@
 """What one listener waits for: first audio and the time between chunks, by how much was said before.
 
 `python -m benchmarks.latency --quantize int8 --backend compiled`. Cold, the voice prompt and the whole conversation are
-read for the turn; known, the conversation has read them, as it has after its first turn. Medians and 95th percentiles;
-a turn of every line comes before the next one of any. `speak` makes a sentence as a whole, the codec in growing chunks.
+read for the turn; known, the model has just spoken in it. `rows` are those of the prompt, which has the newest turns of
+a history that is longer than the model. Medians and 95th percentiles; a turn of every line comes before the next one of
+any. `speak` makes a sentence as a whole, the codec in growing chunks.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def row(one: Latency) -> list[object]:
     """A line of the table, in milliseconds."""
     first, gaps = ([1000 * percentile(values, p) for p in (50, 95)] for values in (one.first_s, one.gaps_s))
     name = "cold" if one.case.is_cold else "known"
-    return [name, f"{one.case.history_s:g}", *first, *gaps, one.real_time_factor]
+    return [name, f"{one.case.history_s:g}", str(one.num_rows), *first, *gaps, one.real_time_factor]
 
 
 def ratios(found: Sequence[Latency]) -> list[str]:
@@ -72,7 +73,7 @@ def main() -> int:
     read = bandwidth()
     weight = 1.0 if arguments.quantize == "int8" else float(generator.model.dtype.itemsize)
     limit = 1000 * frame_bytes(generator.model, weight) / read
-    columns = ["", "history, s", "first p50, ms", "first p95", "gap p50, ms", "gap p95", "real-time factor"]
+    columns = ["", "history, s", "rows", "first p50, ms", "first p95", "gap p50, ms", "gap p95", "real-time factor"]
     finish(
         [
             *header(

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor
 from benchmarks.reporting import add_options, finish, header, table
 from duologue.checkpoints import load_checkpoint
 from duologue.config import CSM_PRESETS
+from duologue.engine.backends import EAGER, Backend, find_backend, weights_built_in
 from duologue.engine.batch import FrameBatch, FrameRequest
 from duologue.engine.bench import bandwidth, frame_bytes
 from duologue.engine.layout import lay_out
@@ -67,13 +69,15 @@ def their_frames(theirs: Any, ids: Tensor, count: int) -> tuple[Tensor, float]:
 
 
 @torch.inference_mode()
-def our_frames(model: CSM, ids: Tensor, count: int) -> tuple[Tensor, float]:
+def our_frames(model: CSM, ids: Tensor, count: int, backend: Backend = EAGER) -> tuple[Tensor, float]:
     """Greedy frames `[count, K]` and the seconds of all after the first."""
     rows = text_rows(ids[0].tolist(), model.num_codebooks)
     total = _WARM_FRAMES + count
-    batch, speaking = FrameBatch.alone(model, FrameRequest(rows, SamplingOptions(0.0, 1, 0, guidance=1.0), total))
-    for _ in range(_WARM_FRAMES):
-        batch.step()
+    request = FrameRequest(rows, SamplingOptions(0.0, 1, 0, guidance=1.0), total)
+    batch, speaking = FrameBatch.alone(model, request, backend)
+    with weights_built_in(model):
+        for _ in range(_WARM_FRAMES):
+            batch.step()
     started = time.perf_counter()
     for _ in range(count):
         batch.step()
@@ -144,12 +148,18 @@ def compare(arguments: argparse.Namespace) -> list[str]:
     _, seconds = best(our_frames, packed)
     add("duologue, int8", seconds, 1.0)
     peak = memory.peak_mb()
+    _, seconds = best(partial(our_frames, backend=find_backend("compiled")), packed)
+    add("duologue, int8, compiled", seconds, 1.0)
+    peak_compiled = memory.peak_mb()
     columns = ["", "ms a frame", "frames/s", "of transformers' float32", "limit, ms"]
     return [
         *table(columns, rows),
         f"The greedy frames of both in float32 are {'the same' if is_same else 'NOT the same'}. The limit is the "
         f"weights that a frame reads over {read / 1e9:.1f} GB/s, the memory's measured bandwidth.",
-        "" if peak is None else f"While speaking in int8 the process holds at most {peak:.0f} MB (without a codec).",
+        ""
+        if peak is None
+        else f"While speaking in int8 the process holds at most {peak:.0f} MB (without a codec), "
+        f"{peak_compiled:.0f} MB where it compiles as well.",
     ]
 
 

@@ -1,6 +1,7 @@
 """Speed is measured on the streams that listeners hear; the figures fit together."""
 
 import pytest
+import torch
 
 from duologue.engine import bench
 from duologue.engine.bench import (
@@ -41,9 +42,10 @@ def test_a_turn_is_timed_after_its_history(voiced, monkeypatch, is_cold):
     (found,) = measure_latency(voiced, [Case(4.0, is_cold)], repeats=3, text="hello there")
     assert len(found.first_s) == 3 and 3 <= len(found.gaps_s) <= 36 and min(found.first_s + found.gaps_s) > 0
     assert found.case == Case(4.0, is_cold) and found.frame_s == 0.08
-    turns = spoken[-3:]
-    assert all(frames == (50 if is_cold else 55) for frames, _ in turns)  # 400 ms of its own turn are known too
+    turns = spoken[-3:] if is_cold else spoken[-5::2]  # before each, an answer
+    assert all(frames == (50 if is_cold else 60) for frames, _ in turns)  # and two turns of 400 ms before
     assert all(bool(made.request.known) is not is_cold for _, made in turns)
+    assert found.num_rows == len(turns[-1][1].request.rows)
 
 
 def test_a_cold_turn_reads_its_voice_anew(voiced, monkeypatch):
@@ -66,6 +68,13 @@ def test_cases_are_timed_in_turns(voiced, monkeypatch):
     found = measure_latency(voiced, cases, repeats=2, text="a")
     assert [one.case for one in found] == cases and all(len(one.first_s) == 2 for one in found)
     assert order == [30, 0, 5] * 2  # 400 ms of their own turn are known
+
+
+def test_no_two_turns_of_a_history_are_alike(voiced):
+    """So that what is read after some of them were left out is not taken for what was read before."""
+    turns = bench._history(voiced, 18.0)
+    assert len(turns) == 3 and sum(turn.codes.shape[1] for turn in turns) == 225
+    assert not torch.equal(turns[0].codes, turns[2].codes)
 
 
 def test_a_sentence_as_a_whole(voiced):

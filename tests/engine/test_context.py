@@ -1,5 +1,7 @@
 """What stands in front of the text: rows, recordings, eviction, and what is refused."""
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duologue.audio import write_audio
+from duologue.engine import context
 from duologue.engine.context import (
     MAX_CHARACTERS,
     CodedSegment,
     RecordingCodes,
+    SegmentRows,
     build_prompt,
     check_audio,
     check_speaker,
@@ -309,3 +313,17 @@ class TestEviction:
             assert len(prompt.rows) + reserve <= 400
         if prompt.num_evicted:
             assert len(prompt.rows) + context[prompt.num_evicted - 1] + reserve > 400
+
+
+def test_rows_of_a_segment_are_made_once(monkeypatch, tokenizer):
+    made = []
+    monkeypatch.setattr(context, "segment_rows", lambda *given: made.append(given) or segment_rows(*given))
+    rows_of, segment = SegmentRows(tokenizer, 4), CodedSegment(0, "hi", torch.ones(4, 2, dtype=torch.int64))
+    first = rows_of(segment)
+    assert rows_of(segment) is first and len(made) == 1
+    assert torch.equal(first.tokens, segment_rows(segment, tokenizer, 4).tokens)
+    rows_of(segment, False), rows_of(CodedSegment(0, "hi"))
+    assert len(made) == 3
+    del segment, made[:]
+    gc.collect()
+    assert not len(rows_of._rows)

@@ -70,7 +70,7 @@ def next_codes(
     for index in range(count):
         codebook = first + index
         output = model.depth_step(inputs, depth)  # [B + G, depth dim]
-        drawn = _draw(model, options, model.depth_head(output, codebook, apart=apart), noise[:, codebook])
+        drawn = _draw(model, options, model.depth_head(output, codebook, apart=apart), noise.select(1, codebook))
         inputs = model.embed_audio(drawn[follows], codebook)[:, None]
         codes.append(drawn)
     return torch.stack(codes, dim=1), inputs
@@ -145,15 +145,18 @@ def weights_built_in(*modules: nn.Module) -> Iterator[None]:
 
     torch then arranges them once, in float32 for its own product of a few rows, which takes a half to a fifth of MKL's
     time (dev/LOG.md). The weights may not be changed afterwards. What is compiled outside reads them where they are, to
-    the same result.
+    the same result. Where weights stay outside, or in eight bits, their products are calls, and the loops between them
+    are over before a second thread has begun: one thread runs them.
     """
     weights = [weight for module in modules for weight in module.parameters()]
     are_fit = all(
         weight.device.type == "cpu" and weight.dtype in _BUILT_IN_DTYPES and not weight.storage_offset()
         for weight in weights
     )  # of a constant that begins elsewhere than its memory, the compiled product would take the beginning
-    if not are_fit or sum(weight.nbytes for weight in weights) > _MAX_BUILT_IN_BYTES:
-        yield
+    are_few = sum(weight.nbytes for weight in weights) <= _MAX_BUILT_IN_BYTES
+    if not (are_fit and are_few):
+        with torch._inductor.config.patch({"cpp.threads": 1}):
+            yield
         return
     options = {
         "freezing": True,

@@ -29,11 +29,15 @@ LINE = "The train to the coast leaves a little later than usual, so there is tim
 # For the memory's bandwidth: far more than any cache holds.
 _PROBE_BYTES = 512 * 2**20
 _NEXT_CHUNKS = 12
+_ANSWER_FRAMES = 5
 
 
 @dataclass(frozen=True)
 class Case:
-    """A turn after `history_s` seconds of conversation, known already unless it `is_cold`: then all is read for it."""
+    """A turn after `history_s` seconds of conversation, known already unless it `is_cold`: then all is read for it.
+
+    What is known is so because the model has just made the turn before, a short one.
+    """
 
     history_s: float = 0.0
     is_cold: bool = False
@@ -43,13 +47,15 @@ class Case:
 class Latency:
     """What one listener waits for, in seconds: each first chunk, and each time between two chunks.
 
-    `frame_s` is how long a frame lasts.
+    `frame_s` is how long a frame lasts; `num_rows` how much stood before the first frame, what the model had no room
+    for left out.
     """
 
     case: Case
     first_s: tuple[float, ...]
     gaps_s: tuple[float, ...]
     frame_s: float
+    num_rows: int = 0
 
     @property
     def real_time_factor(self) -> float:
@@ -139,11 +145,14 @@ def measure_latency(
                 conversation = known.fork()
                 if case.is_cold:
                     generator.prefixes.clear()
+                else:
+                    _answer(conversation)
                 times = [time.perf_counter()]
                 with conversation.stream_say(text, 0, seed=seed, stopping=NO_POLICY) as stream:
                     for _ in islice(stream, 1 + _NEXT_CHUNKS):
                         times.append(time.perf_counter())
-                found[place] = _with_turn(found[place], times)
+                    num_rows = stream.num_rows
+                found[place] = replace(_with_turn(found[place], times), num_rows=num_rows)
     if not all(one.gaps_s for one in found):
         raise OptionError("the model ends its speech before a second chunk: nothing can be timed")
     return found
@@ -203,8 +212,16 @@ def _begun(generator: Generator, case: Case, voice: str | None) -> Conversation:
     for turn in _history(generator, case.history_s):
         conversation.append(turn)
     if not case.is_cold:
-        conversation.say("Yes.", 0, max_audio_length_ms=400, seed=0, stopping=NO_POLICY)
+        _answer(conversation)
     return conversation
+
+
+def _answer(conversation: Conversation) -> None:
+    """A turn of the model's own that is cut short; it has asked for as much room as a longer one."""
+    with conversation.stream_say("Yes.", 0, seed=0, stopping=NO_POLICY) as stream:
+        for _ in islice(stream, _ANSWER_FRAMES):
+            pass
+        stream.interrupt()
 
 
 def _with_turn(found: Latency, times: Sequence[float]) -> Latency:
@@ -229,7 +246,7 @@ def _history(generator: Generator, seconds: float) -> list[CodedSegment]:
         raise OptionError("the model says nothing: no history can be made")
     turns: list[CodedSegment] = []
     while wanted:
-        codes = made[:, :wanted]
+        codes = made[:, :wanted].roll(len(turns), dims=1)  # no two alike: each is to be read
         turns.append(CodedSegment(1 - len(turns) % 2, LINE, codes))
         wanted -= codes.shape[1]
     return turns

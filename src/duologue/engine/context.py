@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -185,6 +186,23 @@ def coded_segments(context: object, recordings: RecordingCodes, max_rows: int) -
             raise TextError(f"{what} has neither text nor audio; leave it out")
         segments.append(CodedSegment(check_speaker(item.speaker), item.text, codes))
     return segments
+
+
+class SegmentRows:
+    """Rows of segments, each made once for as long as it lives. Safe to share by threads."""
+
+    def __init__(self, tokenizer: TextTokenizer, num_codebooks: int) -> None:
+        self._tokenizer, self._num_codebooks = tokenizer, num_codebooks
+        self._rows: WeakKeyDictionary[CodedSegment, dict[bool | None, Rows]] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    def __call__(self, segment: CodedSegment, normalize: bool | None = None) -> Rows:
+        """`segment_rows`, not to be written to."""
+        with self._lock:
+            made = self._rows.setdefault(segment, {})
+        if normalize not in made:
+            made[normalize] = segment_rows(segment, self._tokenizer, self._num_codebooks, normalize)
+        return made[normalize]
 
 
 def segment_rows(

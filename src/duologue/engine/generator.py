@@ -19,11 +19,11 @@ from duologue.engine.batch import FrameRequest
 from duologue.engine.context import (
     CodedSegment,
     RecordingCodes,
+    SegmentRows,
     build_prompt,
     check_speaker,
     check_text,
     coded_segments,
-    segment_rows,
     warn,
 )
 from duologue.engine.prefix import Prefix, PrefixCache
@@ -121,6 +121,7 @@ class Generator:
         self.prefixes = PrefixCache()
         self._spare = SpareBatch(model, backend)
         self._recordings = RecordingCodes(codec, config.num_codebooks)
+        self._rows = SegmentRows(tokenizer, config.num_codebooks)
 
     @property
     def sample_rate(self) -> int:
@@ -277,12 +278,12 @@ class Generator:
         if not isinstance(stopping, StopPolicy):
             raise OptionError(f"stopping is {type(stopping).__name__}; expected a duologue.StopPolicy")
         max_frames = self.num_frames(request.max_audio_length_ms)
-        num_codebooks, frame_rate = self.model.num_codebooks, self.codec.frame_rate
+        frame_rate = self.codec.frame_rate
         prompt = build_prompt(
             CodedSegment(speaker, text),
             request.context,
             lambda kept: self._voice_prompts(request.voices, speaker, kept),
-            lambda segment: segment_rows(segment, self.tokenizer, num_codebooks, request.normalize),
+            lambda segment: self._rows(segment, request.normalize),
             max_rows=self.max_rows,
             max_frames=max_frames,
             frame_rate=frame_rate,

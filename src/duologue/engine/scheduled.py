@@ -31,6 +31,7 @@ class ScheduledSpeech(Iterator[Tensor], AsyncIterator[Tensor]):
         self.result: Speech | None = None
         self.seed = utterance.plan.seed
         self.num_evicted = utterance.plan.num_evicted
+        self.num_rows = len(utterance.plan.request.rows)
         self._utterance, self._started, self._notify = utterance, started, notify
         self._changed = threading.Condition()
         self._chunks: deque[Tensor] = deque()

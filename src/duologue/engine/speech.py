@@ -139,8 +139,9 @@ class SpeechStream(Iterator[Tensor]):
     """Chunks of audio as they are made: float32 `[num_samples]` on the CPU, whole frames each.
 
     The first is one frame long. Others may be longer, for the codec takes less time for a frame of them (`growing`).
-    `result` is None until the stream is exhausted. `interrupt` ends it early and keeps what was made as its result;
-    `close` (or leaving a `with` block) throws that away and frees what it holds, and `result` stays None.
+    `num_rows` are those of the prompt. `result` is None until the stream is exhausted. `interrupt` ends it early and
+    keeps what was made as its result; `close` (or leaving a `with` block) throws that away and frees what it holds, and
+    `result` stays None.
     """
 
     def __init__(
@@ -163,6 +164,7 @@ class SpeechStream(Iterator[Tensor]):
         self.result: Speech | None = None
         self.seed = plan.seed
         self.num_evicted = plan.num_evicted
+        self.num_rows = len(plan.request.rows)
         self._spare, self._request, self._codec = spare, request, codec
         self._utterance = Utterance(plan, codec, spare.model.num_codebooks)
         self._batch: FrameBatch | None = None

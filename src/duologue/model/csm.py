@@ -128,5 +128,5 @@ class CSM(nn.Module):
         `apart` copies the head out of the others: torch's compiled products take a constant that begins elsewhere than
         its memory for the one at the beginning (2.13). Where weights are built in, it is copied once, on compiling.
         """
-        head = self.audio_head[codebook - 1].T
+        head = self.audio_head.select(0, codebook - 1).T
         return F.linear(output, head.contiguous() if apart else head)
