@@ -132,6 +132,8 @@ def test_only_few_weights_in_float32_are_built_in(monkeypatch):
     assert not torch._inductor.config.freezing
     with weights_built_in(layer, torch.nn.Linear(2, 2).bfloat16()):
         assert not torch._inductor.config.freezing
+    with weights_built_in(Int8CSM(tiny_csm())):
+        assert not torch._inductor.config.freezing
     monkeypatch.setattr(backends, "_MAX_BUILT_IN_BYTES", 4 * (8 * 8 + 8) - 1)
     with weights_built_in(layer):
         assert not torch._inductor.config.freezing and torch._inductor.config.cpp.threads == 1

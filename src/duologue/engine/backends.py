@@ -148,7 +148,8 @@ def weights_built_in(*modules: nn.Module) -> Iterator[None]:
     the same result. Where weights stay outside, or in eight bits, their products are calls, and the loops between them
     are over before a second thread has begun: one thread runs them.
     """
-    weights = [weight for module in modules for weight in module.parameters()]
+    # Of a module in eight bits the parameters are a few; its embeddings are buffers.
+    weights = [weight for module in modules for weight in (*module.parameters(), *module.buffers())]
     are_fit = all(
         weight.device.type == "cpu" and weight.dtype in _BUILT_IN_DTYPES and not weight.storage_offset()
         for weight in weights
