@@ -34,6 +34,7 @@ from duologue.frames import text_rows
 from duologue.model.csm import CSM
 from duologue.text import build_symbol_tokenizer
 
+THEIRS, OURS = "transformers, float32", "duologue, float32"
 _WARM_FRAMES = 3
 
 
@@ -93,6 +94,7 @@ def main() -> int:
     )
     parser.add_argument("--layers", type=int, help="of the backbone (default: csm-1b's 16)")
     parser.add_argument("--bfloat16", action="store_true", help="time it in bfloat16 too")
+    parser.add_argument("--compiled", action="store_true", help="time int8 compiled too, which takes a C++ compiler")
     add_options(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -118,7 +120,7 @@ def compare(arguments: argparse.Namespace) -> list[str]:
     read, num_bytes = bandwidth(), frame_bytes(ours, 1.0)
     best: dict[str, float] = {}
 
-    def in_turns(**runs: Callable[[], tuple[Tensor, float]]) -> dict[str, Tensor]:
+    def in_turns(runs: dict[str, Callable[[], tuple[Tensor, float]]]) -> dict[str, Tensor]:
         made = {}
         for _ in range(arguments.rounds):
             for name, run in runs.items():
@@ -128,40 +130,31 @@ def compare(arguments: argparse.Namespace) -> list[str]:
         return made
 
     count = arguments.frames
-    made = in_turns(transformers=lambda: their_frames(theirs, ids, count), float32=lambda: our_frames(ours, ids, count))
-    is_same = torch.equal(made["float32"], made["transformers"].to(made["float32"]))
+    exact = {THEIRS: lambda: their_frames(theirs, ids, count), OURS: lambda: our_frames(ours, ids, count)}
+    made = in_turns(exact)
+    is_same = torch.equal(made[OURS], made[THEIRS].to(made[OURS]))
     if arguments.bfloat16:
-        exact = ours.state_dict(), theirs.state_dict()  # they hold the float32 values while the models have others
-        theirs.bfloat16(), ours.bfloat16()
-        in_turns(
-            transformers_bfloat16=lambda: their_frames(theirs, ids, count),
-            bfloat16=lambda: our_frames(ours, ids, count),
-        )
-        ours.float().load_state_dict(exact[0])
-        theirs.float().load_state_dict(exact[1])
-        del exact
+        weights = [(model, model.state_dict()) for model in (theirs, ours)]  # of float32, while the models have others
+        for model, _ in weights:
+            model.bfloat16()
+        in_turns({name.replace("float32", "bfloat16"): run for name, run in exact.items()})
+        for model, state in weights:
+            model.float().load_state_dict(state)
+        del weights, model, state
     packed = Int8CSM(ours)
     gc.collect()
-    compiled = find_backend("compiled")
-    in_turns(
-        transformers=lambda: their_frames(theirs, ids, count),
-        int8=lambda: our_frames(packed, ids, count),
-        int8_compiled=lambda: our_frames(packed, ids, count, compiled),
-    )
+    runs = {THEIRS: exact[THEIRS], "duologue, int8": lambda: our_frames(packed, ids, count)}
+    if arguments.compiled:
+        backend = find_backend("compiled")
+        runs["duologue, int8, compiled"] = lambda: our_frames(packed, ids, count, backend)
+    in_turns(runs)
     theirs = None  # its memory is not ours
     gc.collect()
     memory.reset_peak()
     our_frames(packed, ids, count)
     peak = memory.peak_mb()
-    widths = {"bfloat16": 2.0, "transformers_bfloat16": 2.0, "int8": 1.0, "int8_compiled": 1.0}
     rows = [
-        [
-            name.replace("_", ", "),
-            1000 * seconds,
-            1 / seconds,
-            best["transformers"] / seconds,
-            1000 * num_bytes * widths.get(name, 4.0) / read,
-        ]
+        [name, 1000 * seconds, 1 / seconds, best[THEIRS] / seconds, 1000 * num_bytes * _width(name) / read]
         for name, seconds in best.items()
     ]
     columns = ["", "ms a frame", "frames/s", "of transformers' float32", "limit, ms"]
@@ -171,6 +164,11 @@ def compare(arguments: argparse.Namespace) -> list[str]:
         f"weights that a frame reads over {read / 1e9:.1f} GB/s, the memory's measured bandwidth.",
         "" if peak is None else f"While speaking in int8 the process holds at most {peak:.0f} MB (without a codec).",
     ]
+
+
+def _width(name: str) -> float:
+    """Bytes of a weight."""
+    return {"int8": 1.0, "bfloat16": 2.0, "float32": 4.0}[name.split(", ")[1]]
 
 
 if __name__ == "__main__":
