@@ -26,6 +26,7 @@ from duologue.engine.backends import EAGER, Backend, find_backend, weights_built
 from duologue.engine.batch import FrameBatch, FrameRequest
 from duologue.engine.bench import bandwidth, frame_bytes
 from duologue.engine.layout import lay_out
+from duologue.engine.pages import large_pages
 from duologue.engine.quantization import Int8CSM
 from duologue.engine.sampling import SamplingOptions
 from duologue.errors import DuologueError
@@ -115,7 +116,8 @@ def compare(arguments: argparse.Namespace) -> list[str]:
         theirs.save_pretrained(folder)
         # Nothing is read in words here; any tokenizer will do.
         build_symbol_tokenizer("a").save(str(Path(folder) / "tokenizer.json"))
-        ours = lay_out(load_checkpoint(Path(folder)).model.eval())
+        with large_pages():
+            ours = lay_out(load_checkpoint(Path(folder)).model.eval())
     ids = torch.randint(10, 70, (1, 24), generator=torch.Generator().manual_seed(0))
     read, num_bytes = bandwidth(), frame_bytes(ours, 1.0)
     best: dict[str, float] = {}
@@ -141,8 +143,9 @@ def compare(arguments: argparse.Namespace) -> list[str]:
         for model, state in weights:
             model.float().load_state_dict(state)
         del weights, model, state
-    packed = Int8CSM(ours)
-    gc.collect()
+    with large_pages():
+        packed = Int8CSM(ours)
+        gc.collect()
     runs = {THEIRS: exact[THEIRS], "duologue, int8": lambda: our_frames(packed, ids, count)}
     if arguments.compiled:
         backend = find_backend("compiled")

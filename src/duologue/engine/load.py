@@ -12,6 +12,7 @@ from duologue.codec.mimi import Mimi
 from duologue.engine.backends import find_backend
 from duologue.engine.generator import Generator
 from duologue.engine.layout import lay_out
+from duologue.engine.pages import large_pages
 from duologue.engine.quantization import Int8CSM, check_quantization
 from duologue.engine.voices import VoiceLibrary
 from duologue.engine.warming import warm_up
@@ -55,20 +56,21 @@ def load(
     chosen = find_backend(backend, place)
     if quantize is not None:
         check_quantization(quantize, place, kept)
-    checkpoint = load_checkpoint(
-        find_source(model),
-        device=place,
-        dtype=kept,
-        revision=revision,
-        token=token,
-        cache_dir=cache_dir,
-        offline=offline,
-    )
-    shipped = None if checkpoint.folder is None else Path(checkpoint.folder) / "voices"
-    library = VoiceLibrary(lay_out(checkpoint.codec.steadied()), shipped, voices_dir)
-    speaking = lay_out(checkpoint.model) if quantize is None else Int8CSM(checkpoint.model)
-    generator = Generator(speaking, checkpoint.codec, checkpoint.tokenizer, library, backend=chosen)
-    warm_up(generator.model, generator.codec, chosen)
+    with large_pages():
+        checkpoint = load_checkpoint(
+            find_source(model),
+            device=place,
+            dtype=kept,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            offline=offline,
+        )
+        shipped = None if checkpoint.folder is None else Path(checkpoint.folder) / "voices"
+        library = VoiceLibrary(lay_out(checkpoint.codec.steadied()), shipped, voices_dir)
+        speaking = lay_out(checkpoint.model) if quantize is None else Int8CSM(checkpoint.model)
+        generator = Generator(speaking, checkpoint.codec, checkpoint.tokenizer, library, backend=chosen)
+        warm_up(generator.model, generator.codec, chosen)
     return generator
 
 
@@ -84,15 +86,16 @@ def load_codec(
     """The codec alone, from any of Mimi's published weight formats or a checkpoint that holds one; see `load`."""
     from duologue.checkpoints import load_codec as load_codec_checkpoint
 
-    codec = load_codec_checkpoint(
-        find_source(model),
-        device=find_device(device),
-        revision=revision,
-        token=token,
-        cache_dir=cache_dir,
-        offline=offline,
-    )
-    return lay_out(codec.eval().steadied())
+    with large_pages():
+        codec = load_codec_checkpoint(
+            find_source(model),
+            device=find_device(device),
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            offline=offline,
+        )
+        return lay_out(codec.eval().steadied())
 
 
 def find_device(device: str | torch.device) -> torch.device:
