@@ -1,6 +1,6 @@
 """Frames a second beside transformers, at csm-1b's full shape, with the same random weights and the same greedy frames.
 
-`python -m benchmarks.vs_transformers` needs about 20 GB of memory and 8 GB of disk. Prompts are text alone; a frame's
+`python -m benchmarks.vs_transformers` needs about 22 GB of memory and 8 GB of disk. Prompts are text alone; a frame's
 time is that of many frames after the first ones. In float32 both have to say the same frames.
 """
 
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import gc
-import math
+import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +92,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.vs_transformers", description=__doc__)
     parser.add_argument("--frames", type=int, default=12, help="frames that are timed (default: 12)")
     parser.add_argument(
-        "--rounds", type=int, default=2, help="how often, in turns; the best of each counts (default: 2)"
+        "--rounds", type=int, default=3, help="how often, in turns; the middle ratio counts (default: 3)"
     )
     parser.add_argument("--layers", type=int, help="of the backbone (default: csm-1b's 16)")
     parser.add_argument("--bfloat16", action="store_true", help="time it in bfloat16 too")
-    parser.add_argument("--compiled", action="store_true", help="time int8 compiled too, which takes a C++ compiler")
+    parser.add_argument(
+        "--compiled", action="store_true", help="time ours compiled too, which takes a C++ compiler and minutes"
+    )
     add_options(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -110,63 +113,81 @@ def main() -> int:
 
 
 def compare(arguments: argparse.Namespace) -> list[str]:
-    """Both models in turns, in float32 and then ours in eight bits, so that a slow minute is everybody's."""
+    """All models in turns, so that a slow minute is everybody's; the ratios are those of a round, the middle ones."""
     theirs = build_theirs(arguments.layers)
     with tempfile.TemporaryDirectory() as folder:
         theirs.save_pretrained(folder)
         # Nothing is read in words here; any tokenizer will do.
         build_symbol_tokenizer("a").save(str(Path(folder) / "tokenizer.json"))
-        with large_pages():
-            ours = lay_out(load_checkpoint(Path(folder)).model.eval())
+        ours, packed = (load_ours(Path(folder), quantize) for quantize in (False, True))
     ids = torch.randint(10, 70, (1, 24), generator=torch.Generator().manual_seed(0))
-    read, num_bytes = bandwidth(), frame_bytes(ours, 1.0)
-    best: dict[str, float] = {}
-
-    def in_turns(runs: dict[str, Callable[[], tuple[Tensor, float]]]) -> dict[str, Tensor]:
-        made = {}
-        for _ in range(arguments.rounds):
-            for name, run in runs.items():
-                made[name], seconds = run()
-                best[name] = min(best.get(name, math.inf), seconds / arguments.frames)
-                print(f"{name}: {1000 * seconds / arguments.frames:.0f} ms a frame", file=sys.stderr, flush=True)
-        return made
-
-    count = arguments.frames
-    exact = {THEIRS: lambda: their_frames(theirs, ids, count), OURS: lambda: our_frames(ours, ids, count)}
-    made = in_turns(exact)
-    is_same = torch.equal(made[OURS], made[THEIRS].to(made[OURS]))
-    if arguments.bfloat16:
-        weights = [(model, model.state_dict()) for model in (theirs, ours)]  # of float32, while the models have others
-        for model, _ in weights:
-            model.bfloat16()
-        in_turns({name.replace("float32", "bfloat16"): run for name, run in exact.items()})
-        for model, state in weights:
-            model.float().load_state_dict(state)
-        del weights, model, state
+    num_bytes, count = frame_bytes(ours, 1.0), arguments.frames
     with large_pages():
-        packed = Int8CSM(ours)
-        gc.collect()
-    runs = {THEIRS: exact[THEIRS], "duologue, int8": lambda: our_frames(packed, ids, count)}
+        read = bandwidth()
+    runs = {
+        THEIRS: partial(their_frames, theirs, ids, count),
+        OURS: partial(our_frames, ours, ids, count),
+        "duologue, int8": partial(our_frames, packed, ids, count),
+    }
     if arguments.compiled:
-        backend = find_backend("compiled")
-        runs["duologue, int8, compiled"] = lambda: our_frames(packed, ids, count, backend)
-    in_turns(runs)
-    theirs = None  # its memory is not ours
+        compiled = find_backend("compiled")
+        runs[f"{OURS}, compiled"] = partial(our_frames, ours, ids, count, compiled)
+        runs["duologue, int8, compiled"] = partial(our_frames, packed, ids, count, compiled)
+    made, seconds = in_turns(runs, arguments.rounds, count)
+    is_same = all(torch.equal(made[name], made[THEIRS].to(made[name])) for name in made if "float32" in name)
+    if arguments.bfloat16:
+        exact = {name: run for name, run in runs.items() if name in (THEIRS, OURS)}
+        theirs.bfloat16()
+        ours.bfloat16()
+        halves = {name.replace("float32", "bfloat16"): run for name, run in exact.items()}
+        seconds |= in_turns(halves, arguments.rounds, count)[1]
+    runs.clear()
+    del theirs, ours  # their memory is not that of the packed model
     gc.collect()
     memory.reset_peak()
     our_frames(packed, ids, count)
     peak = memory.peak_mb()
     rows = [
-        [name, 1000 * seconds, 1 / seconds, best[THEIRS] / seconds, 1000 * num_bytes * _width(name) / read]
-        for name, seconds in best.items()
+        [
+            name,
+            1000 * statistics.median(taken),
+            1000 * min(taken),
+            statistics.median(whole / part for whole, part in zip(seconds[THEIRS], taken, strict=True)),
+            1000 * num_bytes * _width(name) / read,
+        ]
+        for name, taken in seconds.items()
     ]
-    columns = ["", "ms a frame", "frames/s", "of transformers' float32", "limit, ms"]
+    columns = ["", "ms a frame", "best", "times transformers' float32", "limit, ms"]
     return [
         *table(columns, rows),
-        f"The greedy frames of both in float32 are {'the same' if is_same else 'NOT the same'}. The limit is the "
-        f"weights that a frame reads over {read / 1e9:.1f} GB/s, the memory's measured bandwidth.",
+        f"Middle values of {arguments.rounds} rounds, a ratio being that of a round. The greedy frames in float32 are "
+        f"{'the same' if is_same else 'NOT the same'}. The limit is the weights that a frame reads over "
+        f"{read / 1e9:.1f} GB/s, the memory's measured bandwidth.",
         "" if peak is None else f"While speaking in int8 the process holds at most {peak:.0f} MB (without a codec).",
     ]
+
+
+def load_ours(folder: Path, quantize: bool) -> CSM:
+    """The checkpoint as `duologue.load` prepares it, without a codec."""
+    with large_pages():
+        model = load_checkpoint(folder).model.eval()
+        model = Int8CSM(model) if quantize else lay_out(model)
+        gc.collect()
+        return model
+
+
+def in_turns(
+    runs: Mapping[str, Callable[[], tuple[Tensor, float]]], rounds: int, count: int
+) -> tuple[dict[str, Tensor], dict[str, list[float]]]:
+    """The frames of each, and the seconds that one of `count` frames took in each round."""
+    made: dict[str, Tensor] = {}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            made[name], total = run()
+            seconds[name].append(total / count)
+            print(f"{name}: {1000 * total / count:.0f} ms a frame", file=sys.stderr, flush=True)
+    return made, seconds
 
 
 def _width(name: str) -> float:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from duologue.codec.mimi import Mimi, MimiDecoderState
+from duologue.engine.quantization import Int8Linear, call_natively
 from duologue.engine.sampling import BatchSampling, sample
 from duologue.errors import OptionError
 from duologue.frames import END_CODE
@@ -33,6 +34,8 @@ _MAX_LAYERS = 64
 # What is built into a graph is there twice.
 _MAX_BUILT_IN_BYTES = 256 << 20
 _BUILT_IN_DTYPES = (torch.float32, torch.float64)
+# What calls the loops is a tenth of a frame's time in Python.
+_WITHOUT_PYTHON = {"cpp_wrapper": True, "size_asserts": False}
 
 
 def read_frames(model: CSM, tokens: Tensor, mask: Tensor, state: TransformerState, num_valid: Tensor | None) -> Tensor:
@@ -156,15 +159,16 @@ def weights_built_in(*modules: nn.Module) -> Iterator[None]:
     )  # of a constant that begins elsewhere than its memory, the compiled product would take the beginning
     are_few = sum(weight.nbytes for weight in weights) <= _MAX_BUILT_IN_BYTES
     if not (are_fit and are_few):
-        with torch._inductor.config.patch({"cpp.threads": 1}):
+        if any(isinstance(part, Int8Linear) for module in modules for part in module.modules()):
+            call_natively()
+        with torch._inductor.config.patch({"cpp.threads": 1, **_WITHOUT_PYTHON}):
             yield
         return
     options = {
         "freezing": True,
         "max_autotune": True,
         "max_autotune_gemm_backends": "CPP,ATEN",
-        "cpp_wrapper": True,  # what calls the loops is a tenth of a frame's time in Python
-        "size_asserts": False,
+        **_WITHOUT_PYTHON,
     }
     with torch._inductor.config.patch(options), _without_packing(), _own_products_first():
         yield

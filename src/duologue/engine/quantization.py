@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from duologue.checkpoints.packing import pack, unpack
+from duologue.engine.native import load_operators
 from duologue.errors import OptionError
 from duologue.model.csm import CSM
 from duologue.nn.attention import Attention
@@ -46,7 +47,8 @@ def _input_levels() -> int:
 
 # Packed weights by number. A compiled graph holds tensors and numbers only, and finds the weights of a product here.
 _PACKED: dict[int, Any] = {}
-_numbers, _lock = itertools.count(), threading.Lock()
+_numbers, _lock = itertools.count(), threading.RLock()  # a finalizer may run wherever memory is taken
+_is_native = False
 
 
 def _reserved(count: int) -> range:
@@ -60,11 +62,34 @@ class _Packed:
     """Packed weights that are found by their number for as long as anybody holds this; a copy of it is itself."""
 
     def __init__(self, number: int, weights: Any) -> None:
-        _PACKED[number] = weights
-        weakref.finalize(self, _PACKED.pop, number)
+        with _lock:
+            _PACKED[number] = weights
+            if _is_native:
+                torch.ops.duologue_native.hold(number, weights)
+        weakref.finalize(self, _forget, number)
 
     def __deepcopy__(self, _: dict[int, Any]) -> _Packed:
         return self
+
+
+def _forget(number: int) -> None:
+    with _lock:
+        del _PACKED[number]
+        if _is_native:
+            torch.ops.duologue_native.drop(number)
+
+
+def call_natively() -> None:
+    """Has graphs that are compiled from now on call products without Python, where that can be built."""
+    global _is_native
+    with _lock:
+        if _is_native or not load_operators():
+            return
+        torch.library.register_fake("duologue_native::int8_product", _shaped)
+        _is_native = True
+        for number in list(_PACKED):
+            if (weights := _PACKED.get(number)) is not None:
+                torch.ops.duologue_native.hold(number, weights)
 
 
 def _kernel(rows: Tensor, levels: int, number: int, num_outputs: int) -> Tensor:
@@ -119,7 +144,8 @@ class Int8Linear(nn.Module):
         # Both say how far a row goes from zero. One call is fastest by itself, two become part of a compiled loop.
         if torch.compiler.is_compiling():
             largest = rows.abs().amax(dim=-1, keepdim=True) + _SMALLEST
-            product = torch.ops.duologue.int8_product(rows / largest, self._levels, number, sum(self.sizes))
+            operators = torch.ops.duologue_native if _is_native else torch.ops.duologue
+            product = operators.int8_product(rows / largest, self._levels, number, sum(self.sizes))
         else:
             largest = torch.linalg.vector_norm(rows, torch.inf, -1, keepdim=True) + _SMALLEST
             product = _kernel(rows / largest, self._levels, number, sum(self.sizes))
