@@ -100,7 +100,19 @@ def test_compiled_speech_is_the_eager_speech(model, codec, tokenizer, quiet):
 
 @needs_compiler
 def test_eight_bits_compile_too(quiet):
-    packed, compiled = Int8CSM(tiny_csm()), find_backend("compiled")
+    check_eight_bits(Int8CSM(tiny_csm()))
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_eight_bits_compile_without_python(quiet):
+    packed = Int8CSM(tiny_csm())
+    with weights_built_in(packed):
+        check_eight_bits(packed)
+
+
+def check_eight_bits(packed: Int8CSM) -> None:
+    compiled = find_backend("compiled")
     rows = prompt(packed, 9, 12, seed=2)
     tokens, mask = rows.tokens[None, -1:], rows.mask[None, -1:]
     states = [packed.init_state(1, 40) for _ in range(2)]
@@ -126,14 +138,16 @@ def test_eight_bits_compile_too(quiet):
 
 
 def test_only_few_weights_in_float32_are_built_in(monkeypatch):
-    layer = torch.nn.Linear(8, 8)
+    layer, called = torch.nn.Linear(8, 8), []
+    monkeypatch.setattr(backends, "call_natively", lambda: called.append(True))
     with weights_built_in(layer):
         assert torch._inductor.config.freezing and torch._inductor.config.cpp.threads != 1
     assert not torch._inductor.config.freezing
     with weights_built_in(layer, torch.nn.Linear(2, 2).bfloat16()):
         assert not torch._inductor.config.freezing
+    assert not called
     with weights_built_in(Int8CSM(tiny_csm())):
-        assert not torch._inductor.config.freezing
+        assert not torch._inductor.config.freezing and called
     monkeypatch.setattr(backends, "_MAX_BUILT_IN_BYTES", 4 * (8 * 8 + 8) - 1)
     with weights_built_in(layer):
         assert not torch._inductor.config.freezing and torch._inductor.config.cpp.threads == 1
