@@ -30,6 +30,7 @@ from duologue.config import MIMI_PRESETS
 from duologue.engine.backends import find_backend
 from duologue.engine.bench import bandwidth
 from duologue.engine.layout import lay_out
+from duologue.engine.pages import large_pages
 from duologue.engine.warming import warm_up_codec
 from duologue.train.codec import initialise
 
@@ -201,7 +202,8 @@ def main() -> int:
             0.1 * torch.randn(1, 1, frames * codec.frame_size, generator=generator),
             torch.randint(0, codec.config.codebook_size, (1, count, frames), generator=generator),
         )
-        mimi = lay_out(load_codec(moshi, num_codebooks=count).eval())  # as duologue.load_codec gives it
+        with large_pages():
+            mimi = lay_out(load_codec(moshi, num_codebooks=count).eval())  # as duologue.load_codec gives it
         programs = {
             "duologue": ours(mimi),
             f"duologue, chunks of up to {CHUNK_FRAMES}": ours_in_chunks(mimi),
