@@ -1,12 +1,12 @@
 """Memory that is taken while a model is loaded lies in large pages afterwards; other memory is left alone."""
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-import duologue
 from duologue.engine import pages
 from duologue.engine.pages import Region, large_pages, regions
 
@@ -18,47 +18,48 @@ needs_pages = pytest.mark.skipif(
 MEGABYTE = 1 << 20
 
 
-def large_bytes(tensor: torch.Tensor) -> int:
-    """Of the regions that a tensor lies in: where pages are advised, a region becomes several."""
-    start, stop = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
-    return sum(region.large for region in regions() if region.start < stop and region.stop > start)
+def in_a_new_process(code: str) -> str:
+    """What it prints; in this process, memory that others have given back may serve."""
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
 
 
 @needs_pages
 def test_what_is_taken_inside_is_moved_and_keeps_its_values():
-    outside = torch.ones(16 * MEGABYTE)
-    with large_pages():
-        inside = torch.arange(16 * MEGABYTE, dtype=torch.float32)
-        assert large_bytes(inside) == 0
-    if large_bytes(inside) == 0:
+    code = (
+        "import torch; from duologue.engine.pages import large_pages, regions\n"
+        "outside = torch.ones(1 << 24); before = sum(region.large for region in regions())\n"
+        "with large_pages(): inside = torch.arange(1 << 24, dtype=torch.float32)\n"
+        "print(sum(region.large for region in regions()) - before)\n"
+        "print(torch.equal(inside, torch.arange(1 << 24, dtype=torch.float32)) and bool((outside == 1).all()))"
+    )
+    moved, is_same = in_a_new_process(code).split()
+    assert is_same == "True"
+    if int(moved) == 0:
         pytest.skip("this system moves nothing at once")
-    assert 56 * MEGABYTE <= large_bytes(inside) <= inside.nbytes
-    assert torch.equal(inside, torch.arange(16 * MEGABYTE, dtype=torch.float32)) and bool((outside == 1).all())
-
-
-@needs_pages
-def test_what_was_there_before_is_left_alone():
-    outside = torch.ones(16 * MEGABYTE)
-    large = large_bytes(outside)
-    with large_pages():
-        pass
-    assert large_bytes(outside) == large
+    assert 56 * MEGABYTE <= int(moved) <= 68 * MEGABYTE  # `inside`, and little besides
 
 
 @needs_pages
 def test_a_loaded_model_lies_in_large_pages():
-    before = sum(region.large for region in regions())
-    generator = duologue.load(quantize="int8")
-    assert sum(region.large for region in regions()) > before
-    assert generator.sample_rate == 24000
+    code = (
+        "import duologue; from duologue.engine.pages import regions\n"
+        "large = lambda: sum(region.large for region in regions())\n"
+        "before = large(); generator = duologue.load(quantize='int8'); print(large() - before)"
+    )
+    moved = int(in_a_new_process(code))
+    if moved == 0:
+        pytest.skip("this system moves nothing at once")
+    assert moved > 16 * MEGABYTE
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux' own list")
 def test_regions_are_those_of_the_process():
     probe = torch.ones(4 * MEGABYTE)
-    found = [region for region in regions() if region.start <= probe.data_ptr() < region.stop]
-    assert len(found) == 1 and found[0].stop - probe.data_ptr() >= probe.nbytes
-    assert probe.nbytes <= found[0].resident <= found[0].stop - found[0].start
+    first, last = probe.data_ptr(), probe.data_ptr() + probe.nbytes
+    inside = [region for region in regions() if region.start < last and region.stop > first]
+    assert sum(min(region.stop, last) - max(region.start, first) for region in inside) == probe.nbytes
+    assert sum(region.resident for region in inside) >= probe.nbytes
+    assert all(region.large <= region.resident <= region.stop - region.start for region in inside)
 
 
 def test_a_system_that_does_not_tell_is_left_alone(monkeypatch, tmp_path):
