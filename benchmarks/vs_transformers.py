@@ -121,15 +121,13 @@ def compare(arguments: argparse.Namespace) -> list[str]:
         theirs.save_pretrained(folder)
         # Nothing is read in words here; any tokenizer will do.
         build_symbol_tokenizer("a").save(str(Path(folder) / "tokenizer.json"))
-        ours, packed = (load_ours(Path(folder), quantize) for quantize in (False, True))
-        peaks = {
+        peaks = {  # first, while there is room for another process
             backend: peak_of(Path(folder), backend, arguments.frames)
             for backend in ("eager", "compiled")[: 1 + arguments.compiled]
         }
+        ours, packed = (load_ours(Path(folder), quantize) for quantize in (False, True))
     ids = _prompt()
-    num_bytes, count = frame_bytes(ours, 1.0), arguments.frames
-    with large_pages():
-        read = bandwidth()
+    read, num_bytes, count = bandwidth(), frame_bytes(ours, 1.0), arguments.frames
     runs = {
         THEIRS: partial(their_frames, theirs, ids, count),
         OURS: partial(our_frames, ours, ids, count),

@@ -19,6 +19,7 @@ import torch
 from duologue.engine.context import CodedSegment
 from duologue.engine.conversation import Conversation
 from duologue.engine.generator import Generator
+from duologue.engine.pages import large_pages
 from duologue.engine.scheduler import Scheduler
 from duologue.engine.speech import Speech
 from duologue.engine.stopping import NO_POLICY
@@ -94,8 +95,9 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def bandwidth() -> float:
-    """Bytes a second that a sum over memory reads with torch's threads; the best of several."""
-    probe = torch.ones(_PROBE_BYTES // 4)
+    """Bytes a second that a sum over memory like a model's reads with torch's threads; the best of several."""
+    with large_pages():
+        probe = torch.ones(_PROBE_BYTES // 4)
     best = math.inf
     for _ in range(5):
         started = time.perf_counter()

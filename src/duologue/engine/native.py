@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -43,7 +44,7 @@ def load_operators() -> bool:
 def _built() -> Path:
     """The library, built unless this source was built before with this compiler and torch."""
     root = Path(torch.__file__).parent
-    command = [os.environ.get("CXX", "g++"), "-O2", "-std=c++20", "-shared", "-fPIC"]
+    command = [*shlex.split(os.environ.get("CXX", "g++")), "-O2", "-std=c++20", "-shared", "-fPIC"]
     command += [f"-I{root / 'include'}", f"-I{root / 'include/torch/csrc/api/include'}"]
     command += [str(_SOURCE), f"-L{root / 'lib'}", "-ltorch_cpu", "-lc10"]
     made_of = "\0".join((*command, torch.__version__, _SOURCE.read_text(encoding="utf-8")))
