@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import mmap
+from pathlib import Path
 
 import pytest
 import torch
@@ -288,3 +290,15 @@ def test_large_zeros_are_zeros_of_their_own():
             assert made.shape == shape and made.dtype == dtype and made.is_contiguous() and not made.any()
             made += 1
             assert not unwritten_zeros(shape, "cpu", dtype).any()
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="reads Linux' own count")
+def test_large_zeros_that_are_used_here_and_there_take_little_memory():
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+    before = resident()
+    made = unwritten_zeros((200, 2**20), "cpu", torch.float32)
+    made[:, :: 2**17] = 1  # a page of 4 KB in 512
+    assert resident() - before < 50 * 2**20  # large pages would have made all 800 MB of it
+    assert made.sum() == 200 * 8

@@ -27,6 +27,7 @@ from duologue.engine.scheduled import ScheduledSpeech
 from duologue.engine.speech import Speech, SpeechPlan, Utterance
 from duologue.engine.step import num_shared, read_rows
 from duologue.engine.stopping import StopPolicy
+from duologue.engine.threads import release_threads
 from duologue.engine.voices import Voice
 from duologue.engine.warming import warm_up
 from duologue.errors import BusyError, EngineError
@@ -123,6 +124,7 @@ class Scheduler:
         self._wake = threading.Condition(self._lock)
         self._waiting: deque[_Order] = deque()
         self._closing = False
+        release_threads()  # what loaded the model was, most often, this thread
         self._thread = threading.Thread(target=self._run, name="duologue-scheduler", daemon=True)
         self._thread.start()
 
@@ -179,6 +181,7 @@ class Scheduler:
         made = self.generator.plan_speech(request)
         utterance = Utterance(made, self.generator.codec, self.generator.model.num_codebooks)
         speech = ScheduledSpeech(utterance, started, self._notify)
+        release_threads()  # a recording in the context was encoded here
         with self._lock:
             if self._closing:
                 raise BusyError("the engine is closed")

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,12 +22,16 @@ _LARGE = 2**20
 def unwritten_zeros(shape: Sequence[int], device: torch.device | str, dtype: torch.dtype) -> Tensor:
     """Zeros that on a CPU cost nothing before they are used: the system hands out memory that it keeps at zero.
 
-    For caches that are larger than what will be in them; `torch.zeros` writes every byte.
+    For caches that are larger than what will be in them; `torch.zeros` writes every byte. NumPy asks for large pages,
+    of which the first byte used clears 2 MB: a cache that is used a little in many places would be cleared as a whole.
     """
     num_bytes = math.prod(shape) * dtype.itemsize
     if torch.device(device).type != "cpu" or num_bytes < _LARGE:
         return torch.zeros(*shape, device=device, dtype=dtype)
-    return torch.from_numpy(np.zeros(num_bytes, dtype=np.uint8)).view(dtype).view(*shape)
+    memory = mmap.mmap(-1, num_bytes)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):  # a system may give large pages without being asked
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return torch.frombuffer(memory, dtype=dtype).view(*shape)
 
 
 @dataclass
