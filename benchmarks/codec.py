@@ -2,8 +2,9 @@
 
 `python -m benchmarks.codec` encodes and decodes a recording at once, and decodes and encodes it frame by frame, ours
 also in chunks that grow, and with the compiled backend.
-Milliseconds a frame of 80 ms; each way is taken in turns, and the best of several rounds counts. transformers has no
-streaming decoder. rustymimi (`pip install --no-deps rustymimi`) is left out where it is not installed.
+Milliseconds a frame of 80 ms; each way is taken in turns, and the middle of several rounds counts: of the rounds'
+times in the table, of the ratios within a round below it. transformers has no streaming decoder. rustymimi
+(`pip install --no-deps rustymimi`) is left out where it is not installed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import importlib.util
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from duologue.config import MIMI_PRESETS
 from duologue.engine.backends import find_backend
 from duologue.engine.bench import bandwidth
 from duologue.engine.layout import lay_out
+from duologue.engine.packed import pack_products
 from duologue.engine.pages import large_pages
 from duologue.engine.warming import warm_up_codec
 from duologue.train.codec import initialise
@@ -163,24 +165,41 @@ def rusty_mimi(path: Path, num_codebooks: int) -> dict[str, Work]:
 
 
 @torch.inference_mode()
-def measure(programs: dict[str, dict[str, Work]], recording: Recording, rounds: int) -> dict[str, dict[str, float]]:
-    """Milliseconds a frame of every program and way: the best round after one that is not counted."""
-    best: dict[str, dict[str, float]] = {name: {} for name in programs}
-    for number in range(rounds + 1):
+def measure(programs: dict[str, dict[str, Work]], recording: Recording, rounds: int) -> dict[tuple[str, str], Tensor]:
+    """Milliseconds a frame `[rounds]` of every program and way, after a round that is not counted."""
+    spent: dict[tuple[str, str], list[float]] = {}
+    for _ in range(rounds + 1):
         for name, ways in programs.items():
             for way, work in ways.items():
                 started = time.perf_counter()
                 work(recording)
-                spent = 1000 * (time.perf_counter() - started) / recording.num_frames
-                if number:
-                    best[name][way] = min(spent, best[name].get(way, spent))
-    return best
+                seconds = time.perf_counter() - started
+                spent.setdefault((name, way), []).append(1000 * seconds / recording.num_frames)
+    return {key: torch.tensor(found[1:]) for key, found in spent.items()}
+
+
+def compare(spent: dict[tuple[str, str], Tensor], programs: Sequence[str]) -> list[str]:
+    """Ratios of the same round, the middle of the rounds'."""
+
+    def ratio(slower: tuple[str, str], faster: tuple[str, str]) -> str:
+        return f"{(spent[slower] / spent[faster]).quantile(0.5).item():.2f}"
+
+    offline, streamed = ("duologue", "decode"), [name for name in programs if name.startswith("duologue")]
+    lines = [f"{name}, streaming decode over offline decode: {ratio((name, WAYS[-1]), offline)}" for name in streamed]
+    lines += [
+        f"moshi over {name}, streaming decode: {ratio(('moshi', WAYS[-1]), (name, WAYS[-1]))}" for name in streamed
+    ]
+    for name in programs:
+        if name not in streamed:
+            shares = [f"{way} {ratio((name, way), ('duologue', way))}" for way in WAYS if (name, way) in spent]
+            lines.append(f"{name} over duologue: {', '.join(shares)}")
+    return lines
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.codec", description=__doc__)
     parser.add_argument("--seconds", type=float, default=8.0, help="of the recording (default: 8)")
-    parser.add_argument("--rounds", type=int, default=3, help="the best of them counts (default: 3)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often, in turns (default: 5)")
     parser.add_argument("--codebooks", type=int, default=32, help="codebooks in use (default: 32)")
     add_options(parser)
     arguments = parser.parse_args()
@@ -202,36 +221,31 @@ def main() -> int:
             0.1 * torch.randn(1, 1, frames * codec.frame_size, generator=generator),
             torch.randint(0, codec.config.codebook_size, (1, count, frames), generator=generator),
         )
-        with large_pages():
-            mimi = lay_out(load_codec(moshi, num_codebooks=count).eval())  # as duologue.load_codec gives it
+        with large_pages():  # as duologue.load gives it for either backend
+            mimi = pack_products(load_codec(moshi, num_codebooks=count).eval())
+            built_in = lay_out(load_codec(moshi, num_codebooks=count).eval())
         programs = {
             "duologue": ours(mimi),
             f"duologue, chunks of up to {CHUNK_FRAMES}": ours_in_chunks(mimi),
-            "duologue, compiled": ours_compiled(mimi, recording),
+            "duologue, compiled": ours_compiled(built_in, recording),
             "transformers": transformers_mimi(plain, count),
             "moshi": moshi_mimi(file, count),
         }
         if importlib.util.find_spec("rustymimi") is not None:
             programs["rustymimi"] = rusty_mimi(file, count)
-        best = measure(programs, recording, arguments.rounds)
+        spent = measure(programs, recording, arguments.rounds)
     read = bandwidth()
     parts = (mimi.upsample, mimi.decoder_transformer, mimi.decoder)
-    weights = sum(weight.nbytes for part in parts for weight in part.parameters())
-    rows = [[name, *(found.get(way, "-") for way in WAYS)] for name, found in best.items()]
-    mine = best["duologue"]
-    streamed = [(name, best[name]["streaming decode"]) for name in programs if name.startswith("duologue")]
-    ratios = [f"{name}, streaming decode over offline decode: {spent / mine['decode']:.2f}" for name, spent in streamed]
-    theirs = best["moshi"]["streaming decode"]
-    ratios += [f"moshi over {name}, streaming decode: {theirs / spent:.2f}" for name, spent in streamed]
-    for name, found in best.items():
-        if name not in dict(streamed):
-            shares = ", ".join(f"{way} {found[way] / mine[way]:.2f}" for way in WAYS if way in found)
-            ratios.append(f"{name} over duologue: {shares}")
+    weights = sum(weight.nbytes for part in parts for weight in part.state_dict().values())
+    rows = [
+        [name, *(spent[name, way].quantile(0.5).item() if (name, way) in spent else "-" for way in WAYS)]
+        for name in programs
+    ]
     finish(
         [
             *header("Mimi at full size", arguments.threads, ["transformers", "moshi", "rustymimi"]),
             *table(["ms a frame", *WAYS], rows),
-            *(f"- {ratio}" for ratio in ratios),
+            *(f"- {line}" for line in compare(spent, list(programs))),
             "",
             f"Memory reads {read / 1e9:.1f} GB/s: the decoder's weights, {weights / 1e6:.0f} MB, read once a frame "
             f"take {1000 * weights / read:.1f} ms.",

@@ -1,8 +1,8 @@
 """How many listeners one engine serves: streams that begin at the same moment, through the scheduler.
 
-`python -m benchmarks.throughput --quantize int8`. Every number of streams is measured in each round; figures are the middle
-of the rounds', and so is the gain over one stream in the same round, or over the first number's share. An underrun is a
-chunk that came after a player that began with the stream's first chunk would have needed it.
+`python -m benchmarks.throughput --quantize int8`. Every number of streams is measured in each round; figures are the
+middle of the rounds', and so is the gain over one stream in the same round (over its share, where the first number is
+more). An underrun is a chunk that came after a player that began with the stream's first chunk would have needed it.
 """
 
 from __future__ import annotations

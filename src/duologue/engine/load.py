@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 
 from duologue.codec.mimi import Mimi
-from duologue.engine.backends import find_backend
+from duologue.engine.backends import EAGER, find_backend
 from duologue.engine.generator import Generator
 from duologue.engine.layout import lay_out
+from duologue.engine.packed import pack_products
 from duologue.engine.pages import large_pages
 from duologue.engine.quantization import Int8CSM, check_quantization
 from duologue.engine.voices import VoiceLibrary
@@ -67,9 +68,12 @@ def load(
             offline=offline,
         )
         shipped = None if checkpoint.folder is None else Path(checkpoint.folder) / "voices"
-        library = VoiceLibrary(lay_out(checkpoint.codec.steadied()), shipped, voices_dir)
+        codec = checkpoint.codec.steadied()
+        # What is compiled has its weights built in.
+        codec = pack_products(codec) if chosen is EAGER else lay_out(codec)
+        library = VoiceLibrary(codec, shipped, voices_dir)
         speaking = lay_out(checkpoint.model) if quantize is None else Int8CSM(checkpoint.model)
-        generator = Generator(speaking, checkpoint.codec, checkpoint.tokenizer, library, backend=chosen)
+        generator = Generator(speaking, codec, checkpoint.tokenizer, library, backend=chosen)
         warm_up(generator.model, generator.codec, chosen)
     return generator
 
@@ -95,7 +99,7 @@ def load_codec(
             cache_dir=cache_dir,
             offline=offline,
         )
-        return lay_out(codec.eval().steadied())
+        return pack_products(codec.eval().steadied())
 
 
 def find_device(device: str | torch.device) -> torch.device:

@@ -3,10 +3,10 @@
 Source: Kyutai, `moshi/modules/conv.py`. A convolution looks back `(kernel - 1) * dilation + 1 - stride` samples; a
 transposed convolution owes the next call `kernel - stride` samples. Streaming calls take a multiple of the stride.
 
-On a CPU a short input is one matrix product: torch's convolutions arrange their weights anew for every call, which for
-the two steps of a streamed frame takes up to twenty times as long (dev/LOG.md). Compiled, every input is one, over
-weights whose channels come last: a step's channels then lie side by side all the way through, as products leave them,
-and the compiler arranges the weights once.
+On a CPU the channels of a step lie side by side, as matrix products leave them, and a convolution is a product over
+windows of steps wherever copying the windows takes less time than it saves; elsewhere torch's own, which is twice as
+fast in this order as in the usual one. torch's transposed convolution takes two to five times as long as a product
+whose overlapping ends are added (dev/LOG.md).
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from torch.nn import functional as F
 
 from duologue.nn.state import State
 
-# Steps up to which the product is no slower: of a convolution's output, and of a transposed convolution's input.
-_SHORT, _SHORT_TRANSPOSED = 32, 256
+# A product is the faster way with so many outputs, or windows of no more than so many numbers in all.
+_MANY_OUTPUTS, _FEW_NUMBERS = 256, 2**19
+# Numbers that a transposed convolution makes at once: what is added to them is still at hand then.
+_PIECE = 2**20
 
 
 @dataclass
@@ -72,30 +74,47 @@ class CausalConv1d(nn.Module):
     def forward(self, x: Tensor, state: ConvState | None = None) -> Tensor:
         """`[B, C, T] -> [B, C', T / stride]`; `T` is a multiple of the stride. The state is updated in place."""
         assert x.shape[-1] % self.conv.stride[0] == 0, "a causal convolution takes whole strides"
-        if state is None:
-            mode = "replicate" if self.pad_mode == "replicate" else "constant"
-            return self._convolve(F.pad(x, (self.look_back, 0), mode=mode))
-        previous = state.previous
-        if self.pad_mode == "replicate":
-            previous = torch.where(state.started[:, None, None], previous, x[..., :1])
-        x = torch.cat((previous, x), dim=-1)
+        x = _channels_together(x)
         if self.look_back:
-            state.previous.copy_(x[..., -self.look_back :])
-        state.started.fill_(True)
+            x = _join(self._previous(x, state), x)
+            if state is not None:
+                state.previous.copy_(x[..., -self.look_back :])
+        if state is not None:
+            state.started.fill_(True)
         return self._convolve(x)
 
+    def _previous(self, x: Tensor, state: ConvState | None) -> Tensor:
+        """What stands before `x`: `[B, C, look_back]`."""
+        if self.pad_mode == "constant":
+            return x.new_zeros(*x.shape[:2], self.look_back) if state is None else state.previous
+        first = x[..., :1].expand(-1, -1, self.look_back)
+        return first if state is None else torch.where(state.started[:, None, None], state.previous, first)
+
+    @property
+    def is_product(self) -> bool:
+        """Whether it is one on a CPU however long the input."""
+        conv = self.conv
+        return conv.dilation[0] == 1 and (conv.kernel_size[0] == 1 or conv.out_channels >= _MANY_OUTPUTS)
+
+    def matrix(self) -> Tensor:
+        """The weights of the product, `[C', kernel * C]`."""
+        return self.conv.weight.transpose(1, 2).flatten(1)
+
+    def multiply(self, windows: Tensor) -> Tensor:
+        """Windows of steps `[B, T, kernel * C] -> [B, T, C']`."""
+        return F.linear(windows, self.matrix(), self.conv.bias)
+
     def _convolve(self, x: Tensor) -> Tensor:
-        conv, (stride, dilation) = self.conv, (self.conv.stride[0], self.conv.dilation[0])
-        steps = (x.shape[-1] - self.look_back) // stride
-        if x.device.type != "cpu" or dilation > 1:
+        conv, kernel, stride = self.conv, self.conv.kernel_size[0], self.conv.stride[0]
+        if x.device.type != "cpu" or conv.dilation[0] > 1:
             return conv(x)  # type: ignore[no-any-return]
-        if torch.compiler.is_compiling():
-            rows = _steps_first(x).unfold(1, conv.kernel_size[0], stride).transpose(2, 3).flatten(2)
-            return F.linear(rows, conv.weight.transpose(1, 2).flatten(1), conv.bias).transpose(1, 2)
-        if steps > _SHORT:
-            return conv(x)  # type: ignore[no-any-return]
-        windows = x.unfold(-1, conv.kernel_size[0], stride).transpose(1, 2).flatten(2)  # [B, T / stride, C * kernel]
-        return F.linear(windows, conv.weight.flatten(1), conv.bias).transpose(1, 2)
+        num_windows = (x.shape[-1] - self.look_back) // stride
+        are_few = len(x) * num_windows * kernel * conv.in_channels <= _FEW_NUMBERS
+        if torch.compiler.is_compiling() or self.is_product or are_few:
+            windows = x.transpose(1, 2).unfold(1, kernel, stride).transpose(2, 3).flatten(2)
+            return self.multiply(windows).transpose(1, 2)
+        # The order of channels is kept by two-dimensional convolutions alone.
+        return F.conv2d(x[:, :, None], conv.weight[:, :, None], conv.bias, stride=(1, stride))[:, :, 0]
 
 
 class CausalConvTranspose1d(nn.Module):
@@ -120,49 +139,76 @@ class CausalConvTranspose1d(nn.Module):
 
     def forward(self, x: Tensor, state: ConvTransposeState | None = None) -> Tensor:
         """`[B, C, T] -> [B, C', T * stride]`. The state is updated in place."""
-        is_plain = self.conv.groups == 1 and self.overlap <= self.conv.stride[0]
-        if state is not None and is_plain and x.device.type == "cpu" and torch.compiler.is_compiling():
-            return self._compiled_step(x, state)
-        y = self._convolve(x)  # [B, C', T * stride + overlap]
+        if x.device.type == "cpu" and self.overlap <= self.conv.stride[0]:
+            return self._lay_over(_channels_together(x), state)
+        y = self.conv(x)  # [B, C', T * stride + overlap]
         if state is None or not self.overlap:
-            return y[..., : y.shape[-1] - self.overlap]
+            return y[..., : y.shape[-1] - self.overlap]  # type: ignore[no-any-return]
         y[..., : self.overlap] += state.owed
         owed = y[..., -self.overlap :]
         if self.conv.bias is not None:
             owed = owed - self.conv.bias[:, None]
         state.owed.copy_(owed)
-        return y[..., : y.shape[-1] - self.overlap]
+        return y[..., : y.shape[-1] - self.overlap]  # type: ignore[no-any-return]
 
-    def _convolve(self, x: Tensor) -> Tensor:
-        conv, (steps, stride) = self.conv, (x.shape[-1], self.conv.stride[0])
-        if x.device.type != "cpu" or steps > _SHORT_TRANSPOSED or self.overlap > stride:
-            return conv(x)  # type: ignore[no-any-return]
-        if conv.groups == 1:
-            parts = (x.transpose(1, 2) @ conv.weight.flatten(1)).unflatten(-1, (conv.out_channels, -1)).transpose(1, 2)
-        else:
-            parts = x[..., None] * conv.weight[:, 0, None]  # [B, C', T, kernel]
-        y = F.pad(parts[..., :stride].flatten(2), (0, self.overlap))
-        if self.overlap:
-            # What lies beyond its own stride falls on the next step's first samples.
-            later = F.pad(parts[..., stride:], (0, stride - self.overlap)).flatten(2)
-            y[..., stride:] += later[..., : y.shape[-1] - stride]
-        return y if conv.bias is None else y + conv.bias[:, None]
+    @property
+    def is_product(self) -> bool:
+        """Whether it is one of matrices on a CPU."""
+        return self.conv.groups == 1 and self.overlap <= self.conv.stride[0]
 
-    def _compiled_step(self, x: Tensor, state: ConvTransposeState) -> Tensor:
-        """`forward` with a state, as one product whose rows are the steps."""
-        conv, stride = self.conv, self.conv.stride[0]
-        parts = _steps_first(x) @ conv.weight.transpose(1, 2).flatten(1)
-        parts = parts.unflatten(-1, (-1, conv.out_channels))  # [B, T, kernel, C']
+    def matrix(self) -> Tensor:
+        """The weights of the product, `[kernel * C', C]`."""
+        return self.conv.weight.transpose(1, 2).flatten(1).T
+
+    def multiply(self, steps: Tensor) -> Tensor:
+        """Steps `[B, T, C]` -> what each of them makes, `[B, T, kernel * C']`."""
+        return F.linear(steps, self.matrix())
+
+    def _lay_over(self, x: Tensor, state: ConvTransposeState | None) -> Tensor:
+        """`forward` as products whose rows are the steps, of as many steps at once as make `_PIECE` numbers."""
+        conv = self.conv
+        owed = x.new_zeros(len(x), self.overlap, conv.out_channels) if state is None else state.owed.transpose(1, 2)
+        num_steps = max(1, _PIECE // (len(x) * conv.kernel_size[0] * conv.out_channels))
+        rows = x.transpose(1, 2)
+        made = []
+        for piece in (rows,) if torch.compiler.is_compiling() else rows.split(num_steps, dim=1):
+            if conv.groups == 1:
+                parts = self.multiply(piece).unflatten(-1, (-1, conv.out_channels))  # [B, T, kernel, C']
+            else:
+                parts = piece[:, :, None] * conv.weight[:, 0].T
+            y, owed = self._overlap(parts, owed)
+            made.append(y if conv.bias is None else y + conv.bias)
+        if state is not None:
+            state.owed.copy_(owed.transpose(1, 2))
+        return (made[0] if len(made) == 1 else torch.cat(made, dim=1)).transpose(1, 2)
+
+    def _overlap(self, parts: Tensor, owed: Tensor) -> tuple[Tensor, Tensor]:
+        """What each step makes `[B, T, kernel, C']`, laid one stride further each: `[B, T * stride, C']`.
+
+        `owed [B, overlap, C']` by the step before, and by the last one in return.
+        """
+        stride = self.conv.stride[0]
         own, later = parts[:, :, :stride], parts[:, :, stride:]
-        earlier = torch.cat((state.owed.transpose(1, 2)[:, None], later[:, :-1]), dim=1)  # [B, T, overlap, C']
-        state.owed.copy_(later[:, -1].transpose(1, 2))
-        y = torch.cat((own[:, :, : self.overlap] + earlier, own[:, :, self.overlap :]), dim=2).flatten(1, 2)
-        return (y if conv.bias is None else y + conv.bias).transpose(1, 2)
+        earlier = torch.cat((owed[:, None], later[:, :-1]), dim=1)
+        y = own[:, :, : self.overlap] + earlier
+        if self.overlap < stride:
+            y = torch.cat((y, own[:, :, self.overlap :]), dim=2)
+        return y.flatten(1, 2), later[:, -1]
 
 
-def _steps_first(x: Tensor) -> Tensor:
-    """`[B, C, T] -> [B, T, C]`, contiguous even in a graph.
+def _channels_together(x: Tensor) -> Tensor:
+    """The same `[B, C, T]`, on a CPU with the channels of a step side by side in memory, even in a graph.
 
     The compiler leaves out what changes nothing, and then may turn the input round for reasons of its own.
     """
-    return x.contiguous().transpose(1, 2).contiguous()
+    if x.device.type != "cpu":
+        return x
+    rows = x.contiguous().transpose(1, 2) if torch.compiler.is_compiling() else x.transpose(1, 2)
+    return rows.contiguous().transpose(1, 2)
+
+
+def _join(first: Tensor, second: Tensor) -> Tensor:
+    """`[B, C, T]` and `[B, C, T']` one after the other, with the second's order of channels in memory."""
+    if second.device.type != "cpu":
+        return torch.cat((first, second), dim=-1)
+    return torch.cat((first.transpose(1, 2), second.transpose(1, 2)), dim=1).transpose(1, 2)
