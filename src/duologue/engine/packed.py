@@ -22,7 +22,7 @@ class PackedLinear(nn.Module):
     """A linear layer `[..., N] -> [..., M]` that computes only: it cannot be trained, but saved and loaded."""
 
     def __init__(self, linear: nn.Linear) -> None:
-        """Takes over the weights; `linear` is as it was."""
+        """Of the weights of `linear`, with which it shares the bias."""
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.bias = linear.bias
