@@ -20,7 +20,7 @@ from torch import Tensor
 import duologue
 from duologue.codec.mimi import Mimi
 from duologue.config import MIMI_PRESETS, MimiConfig
-from duologue.engine.layout import lay_out
+from duologue.engine.packed import pack_products
 from duologue.engine.machine import processor_name
 from duologue.errors import DuologueError
 
@@ -80,7 +80,7 @@ def one_round(codec: Mimi, pcm: Tensor) -> Cost:
 def as_loaded(config: MimiConfig) -> Mimi:
     """A codec of that shape with random weights, in the form in which `duologue.load_codec` gives one."""
     torch.manual_seed(0)
-    return lay_out(Mimi(config).eval().steadied())
+    return pack_products(Mimi(config).eval().steadied())
 
 
 @torch.inference_mode()

@@ -10,7 +10,7 @@ from benchmarks import codec
 from benchmarks.codec_cost import Cost, as_loaded, compare, markdown
 from duologue.codec.mimi import Mimi
 from duologue.config import MIMI_PRESETS
-from duologue.engine.layout import lay_out
+from duologue.engine.packed import pack_products
 
 
 def test_a_wider_codec_costs_more() -> None:
@@ -22,10 +22,11 @@ def test_a_wider_codec_costs_more() -> None:
     assert ours.streaming_s > 0
 
 
-def test_mimi_is_laid_out_as_a_codec_that_is_loaded() -> None:
+def test_mimi_is_packed_and_laid_out_as_a_codec_that_is_loaded() -> None:
     made, plain = as_loaded(MIMI_PRESETS["tiny"]), Mimi(MIMI_PRESETS["tiny"])
     assert not made.training and {weight.dtype for weight in made.parameters()} == {torch.float32}
-    strides = [[weight.stride() for weight in codec.parameters()] for codec in (made, lay_out(plain))]
+    strides = [[weight.stride() for weight in codec.parameters()] for codec in (made, pack_products(plain))]
+    assert [type(module) for module in made.modules()] == [type(module) for module in plain.modules()]
     assert strides[0] == strides[1] and any(not weight.is_contiguous() for weight in made.parameters())
 
 
