@@ -20,8 +20,8 @@ from torch import Tensor
 import duologue
 from duologue.codec.mimi import Mimi
 from duologue.config import MIMI_PRESETS, MimiConfig
-from duologue.engine.packed import pack_products
 from duologue.engine.machine import processor_name
+from duologue.engine.packed import pack_products
 from duologue.errors import DuologueError
 
 
