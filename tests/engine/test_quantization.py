@@ -154,3 +154,22 @@ def test_weights_laid_out_for_few_rows_are_the_same(tmp_path):
                 weight = module.weight.flatten(1)
                 assert (weight.t() if len(weight) >= weight.shape[1] else weight).is_contiguous()
     save_checkpoint(tmp_path / "a", "native", model=model, codec=codec)
+
+
+def test_a_row_is_the_same_to_the_last_bit_beside_rows_that_have_come_further():
+    """In eight bits a rounded sum may be another step of an input, and that another code."""
+    torch.manual_seed(0)
+    backbone = duologue.load(quantize="int8").model.backbone
+    rows = [torch.randn(1, length, backbone.config.dim) for length in (41, 57, 200)]
+    together, alone = backbone.init_state(len(rows), 300), [backbone.init_state(1, 300) for _ in rows]
+    with torch.inference_mode():
+        for index, row in enumerate(rows):
+            backbone(row, alone[index])
+            backbone(row, together.rows(index, index + 1))
+        together.extent = max(row.shape[1] for row in rows)
+        together.is_even = False
+        for _ in range(3):
+            steps = torch.randn(len(rows), 1, backbone.config.dim)
+            found = backbone(steps, together)
+            for index, state in enumerate(alone):
+                assert torch.equal(found[index : index + 1], backbone(steps[index : index + 1], state))

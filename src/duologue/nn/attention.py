@@ -6,8 +6,9 @@ length alone and rows of one batch may be at different positions. A cache as lon
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -74,7 +75,7 @@ class Attention(nn.Module):
         mask: Tensor | None,
         cache: KVCache | None = None,
         slots: Tensor | int = 0,
-        extent: int | None = None,
+        extent: int | Sequence[int] | None = None,
         *,
         newest: bool = False,
         shared: int = 0,
@@ -83,7 +84,8 @@ class Attention(nn.Module):
 
         `mask` is bool `[B, 1, T, S]`, or None for plain causal attention over as many keys as there are queries, or of
         one query over all keys. With a `cache`, the new keys and values go to `slots [B, T]`, or to those from one slot
-        on that is the same in every row, and the first `extent` slots are read. Of these the first `shared` hold the
+        on that is the same in every row, and the first `extent` slots are read, by one query a row also as many as it
+        says for each row. Of these the first `shared` hold the
         same in every row (on a CPU, without a mask): the new steps see them all, and one another causally.
         """
         projected = self.project(x)
@@ -103,6 +105,9 @@ class Attention(nn.Module):
             else:
                 cache.keys[:, :, slots : slots + x.shape[1]].copy_(keys)
                 cache.values[:, :, slots : slots + x.shape[1]].copy_(values)
+            if not isinstance(extent, int | None):
+                mixed = _attend_by_row(queries, cache, extent)
+                return self.o_proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
             keys, values = cache.keys[:, :, :extent].to(x.dtype), cache.values[:, :, :extent].to(x.dtype)
         is_small = cache is not None and cache.keys.shape[2] <= _FEW_KEYS
         mixed = self._attend(queries, keys, values.to(queries.dtype), mask, shared, is_small=is_small)
@@ -138,6 +143,18 @@ class Attention(nn.Module):
             is_causal=is_causal,
             enable_gqa=self.num_heads != self.num_kv_heads,
         )
+
+
+def _attend_by_row(queries: Tensor, cache: KVCache, extents: Sequence[int]) -> Tensor:
+    """One query a row `[B, H, 1, D]` over as many of the row's own first slots as `extents` says."""
+    is_grouped = queries.shape[1] != cache.keys.shape[1]
+    mixed, row = [], 0
+    for extent, rows in itertools.groupby(extents):
+        stop = row + len(list(rows))
+        keys, values = (tensor[row:stop, :, :extent].to(queries.dtype) for tensor in (cache.keys, cache.values))
+        mixed.append(F.scaled_dot_product_attention(queries[row:stop], keys, values, enable_gqa=is_grouped))
+        row = stop
+    return torch.cat(mixed)
 
 
 def _attend_to_few(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
