@@ -73,6 +73,14 @@ def test_a_codec_is_the_same_codec(tmp_path):
     state = codec.init_decoder_state(2)
     streamed = torch.cat([codec.decode(piece, state) for piece in codes.split(1, dim=-1)], dim=-1)
     torch.testing.assert_close(streamed, codec.decode(codes), atol=1e-5, rtol=1e-5)
+    other = tiny_mimi()
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.mul_(1.1)
+    changed = copy.deepcopy(codec)
+    changed.load_state_dict(other.state_dict())
+    torch.testing.assert_close(changed.decode(codes), other.decode(codes), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(changed.decode(codes), plain.decode(codes), atol=1e-4)
     read = load_codec(save_checkpoint(tmp_path / "saved", "moshi-mimi", codec=codec)).state_dict()
     assert read.keys() == plain.state_dict().keys()
     assert all(torch.equal(tensor, read[name]) for name, tensor in plain.state_dict().items())

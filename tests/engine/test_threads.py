@@ -1,11 +1,11 @@
 """Who has prepared what another thread computes keeps no OpenMP threads from it."""
 
-import subprocess
 import sys
 
 import pytest
 
 from duologue.engine import threads
+from tests.engine.test_pages import in_a_new_process
 
 _COUNTING = (
     "import os, threading, torch\n"
@@ -17,17 +17,16 @@ _COUNTING = (
 needs_openmp = pytest.mark.skipif(sys.platform != "linux", reason="counts threads as Linux lists them")
 
 
-def in_a_new_process(code: str) -> list[str]:
-    """The words that it prints; the tests' own process computes with one thread."""
-    found = subprocess.run([sys.executable, "-c", _COUNTING + code], check=True, capture_output=True, text=True)
-    return found.stdout.split()
+def counted(code: str) -> list[str]:
+    """The words that it prints in a process of two threads; the tests' own computes with one."""
+    return in_a_new_process(_COUNTING + code).split()
 
 
 @needs_openmp
 def test_released_threads_end_and_come_back():
     before, computed, released, again, total = map(
         float,
-        in_a_new_process(
+        counted(
             "release_threads(); before = count(); x.add(1); computed = count(); release_threads(); released = count()\n"
             "total = x.add(1).mean().item(); print(before, computed, released, count(), total)"
         ),
@@ -41,7 +40,7 @@ def test_released_threads_end_and_come_back():
 def test_a_thread_releases_its_own_threads_only():
     mine, all_of_us, left = map(
         int,
-        in_a_new_process(
+        counted(
             "x.add(1); mine = count(); found = []\n"
             "def compute():\n"
             "    x.add(1); found.append(count()); release_threads(); found.append(count())\n"
@@ -56,7 +55,7 @@ def test_a_thread_releases_its_own_threads_only():
 @needs_openmp
 def test_a_scheduler_leaves_its_caller_none():
     """Neither of loading nor of encoding a recording for a request."""
-    left = in_a_new_process(
+    left = counted(
         "import duologue, warnings; warnings.simplefilter('ignore')\n"
         "def has_threads():\n"
         "    before = count(); release_threads(); return count() < before\n"

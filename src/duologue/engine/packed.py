@@ -1,8 +1,8 @@
 """Float32 matrices packed for products of a few rows on a CPU, by oneDNN.
 
-What streams speech multiplies its weights with one to thirty-two rows at a time. Packed, such a product takes as long
-as memory needs to give the weights; MKL's takes two to three times as long from two rows on (dev/LOG.md). The operators
-are those that torch's own compiler uses for weights that do not change.
+What streams speech multiplies its weights with one to thirty-two rows at a time. Packed, such a product takes
+little longer than memory needs to give the weights; MKL's takes two to three times as long from two rows on
+(dev/LOG.md). The operators are those that torch's own compiler uses for weights that do not change.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ class PackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         """Of the weights of `linear`, with which it shares the bias."""
         super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
         self.bias = linear.bias
         self._packed = _Packed(linear.weight)
 
@@ -54,6 +53,7 @@ class PackedConv1d(CausalConv1d):
         nn.Module.__init__(self)
         self.conv, self.pad_mode, self.look_back = conv.conv, conv.pad_mode, conv.look_back
         self._packed = _Packed(self.matrix())
+        self.register_load_state_dict_post_hook(_pack_anew)  # type: ignore[no-untyped-call]
 
     def multiply(self, windows: Tensor) -> Tensor:
         return self._packed.multiply(windows, self.conv.bias)
@@ -66,6 +66,7 @@ class PackedConvTranspose1d(CausalConvTranspose1d):
         nn.Module.__init__(self)
         self.conv, self.overlap = conv.conv, conv.overlap
         self._packed = _Packed(self.matrix())
+        self.register_load_state_dict_post_hook(_pack_anew)  # type: ignore[no-untyped-call]
 
     def multiply(self, steps: Tensor) -> Tensor:
         return self._packed.multiply(steps, None)
@@ -104,6 +105,11 @@ def _packed(layer: nn.Module) -> nn.Module:
     if type(layer) is CausalConvTranspose1d and layer.is_product and _is_fit(layer.conv.weight):
         return PackedConvTranspose1d(layer)
     return layer
+
+
+def _pack_anew(layer: PackedConv1d | PackedConvTranspose1d, _: object) -> None:
+    """After other weights were loaded."""
+    layer._packed = _Packed(layer.matrix())
 
 
 def _is_fit(weight: Tensor) -> bool:

@@ -4,9 +4,9 @@ Source: Kyutai, `moshi/modules/conv.py`. A convolution looks back `(kernel - 1) 
 transposed convolution owes the next call `kernel - stride` samples. Streaming calls take a multiple of the stride.
 
 On a CPU the channels of a step lie side by side, as matrix products leave them, and a convolution is a product over
-windows of steps wherever copying the windows takes less time than it saves; elsewhere torch's own, which is twice as
-fast in this order as in the usual one. torch's transposed convolution takes two to five times as long as a product
-whose overlapping ends are added (dev/LOG.md).
+windows of steps wherever copying the windows takes less time than it saves; elsewhere torch's own, which in this order
+is as fast as in the usual one, or with few outputs up to five times as fast. torch's transposed convolution takes two
+to four times as long as a product whose overlapping ends are added (dev/LOG.md).
 """
 
 from __future__ import annotations

@@ -291,7 +291,7 @@ class Transformer(nn.Module):
         """Whether each row reads its own slots in a call of its own.
 
         What it gives then does not depend on how far others have come, which rounding would: with weights in eight bits
-        a last bit may be another code. Nor does it take longer, on a CPU, where nothing waits for the lengths.
+        a last bit may be another code. On a CPU nothing waits for the lengths.
         """
         is_one = x.shape[1] == 1 and self.config.window is None and state.extent < state.capacity
         return is_one and x.device.type == "cpu" and not torch.compiler.is_compiling()
