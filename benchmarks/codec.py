@@ -1,7 +1,7 @@
 """Mimi at full size in four programs, on one file of random weights: ours, transformers', moshi's and rustymimi's.
 
 `python -m benchmarks.codec` encodes and decodes a recording at once, and decodes and encodes it frame by frame, ours
-also in chunks that grow, and with the compiled backend.
+also in chunks that grow, and with the compiled backend, which takes a C++ compiler.
 Milliseconds a frame of 80 ms; each way is taken in turns, and the middle of several rounds counts: of the rounds'
 times in the table, of the ratios within a round below it. transformers has no streaming decoder. rustymimi
 (`pip install --no-deps rustymimi`) is left out where it is not installed.
@@ -31,6 +31,7 @@ from duologue.config import MIMI_PRESETS
 from duologue.engine.backends import find_backend
 from duologue.engine.bench import bandwidth
 from duologue.engine.layout import lay_out
+from duologue.engine.native import load_operators
 from duologue.engine.packed import pack_products
 from duologue.engine.pages import large_pages
 from duologue.engine.warming import warm_up_codec
@@ -89,15 +90,18 @@ def ours_in_chunks(codec: Mimi) -> dict[str, Work]:
     return {"streaming decode": decode}
 
 
-def ours_compiled(codec: Mimi, recording: Recording) -> dict[str, Work]:
-    """What duologue's compiled backend decodes a stream with; fails where that is not the sound of the whole."""
+def ours_compiled(codec: Mimi, recording: Recording, num_frames: int) -> dict[str, Work]:
+    """What duologue's compiled backend decodes a stream with, so many frames at a time.
+
+    Fails where that is not the sound of the whole.
+    """
     backend = find_backend("compiled")
     warm_up_codec(codec, backend)
 
     def decode(recording: Recording) -> Tensor:
         with torch.inference_mode(False):  # another kind of state would be compiled anew
             state = codec.init_decoder_state(1)
-        pieces = [backend.decode_frames(codec, piece, state) for piece in recording.codes.split(1, dim=-1)]
+        pieces = [backend.decode_frames(codec, piece, state) for piece in recording.codes.split(num_frames, dim=-1)]
         return torch.cat(pieces, dim=-1)
 
     torch.testing.assert_close(decode(recording), codec.decode(recording.codes), atol=1e-5, rtol=1e-4)
@@ -223,11 +227,12 @@ def main() -> int:
         )
         with large_pages():  # as duologue.load gives it for either backend
             mimi = pack_products(load_codec(moshi, num_codebooks=count).eval())
-            built_in = lay_out(load_codec(moshi, num_codebooks=count).eval())
+            laid_out = lay_out(load_codec(moshi, num_codebooks=count).eval(), by_output=load_operators())
         programs = {
             "duologue": ours(mimi),
             f"duologue, chunks of up to {CHUNK_FRAMES}": ours_in_chunks(mimi),
-            "duologue, compiled": ours_compiled(built_in, recording),
+            "duologue, compiled": ours_compiled(laid_out, recording, 1),
+            "duologue, compiled, two frames at once": ours_compiled(laid_out, recording, 2),
             "transformers": transformers_mimi(plain, count),
             "moshi": moshi_mimi(file, count),
         }

@@ -25,10 +25,11 @@ from torch import Tensor
 from benchmarks.reporting import add_options, finish, header, table
 from duologue.checkpoints import load_checkpoint
 from duologue.config import CSM_PRESETS
-from duologue.engine.backends import EAGER, Backend, find_backend, weights_built_in
+from duologue.engine.backends import EAGER, Backend, compiling, find_backend
 from duologue.engine.batch import FrameBatch, FrameRequest
 from duologue.engine.bench import bandwidth, frame_bytes
 from duologue.engine.layout import lay_out
+from duologue.engine.native import load_operators
 from duologue.engine.pages import large_pages
 from duologue.engine.quantization import Int8CSM
 from duologue.engine.sampling import SamplingOptions
@@ -80,7 +81,7 @@ def our_frames(model: CSM, ids: Tensor, count: int, backend: Backend = EAGER) ->
     total = _WARM_FRAMES + count
     request = FrameRequest(rows, SamplingOptions(0.0, 1, 0, guidance=1.0), total)
     batch, speaking = FrameBatch.alone(model, request, backend)
-    with weights_built_in(model):
+    with compiling(long_loops=False):
         for _ in range(_WARM_FRAMES):
             batch.step()
     started = time.perf_counter()
@@ -88,6 +89,13 @@ def our_frames(model: CSM, ids: Tensor, count: int, backend: Backend = EAGER) ->
         batch.step()
     seconds = time.perf_counter() - started
     return torch.stack(speaking.frames), seconds
+
+
+def exact_frames(model: CSM, ids: Tensor, count: int, backend: str) -> tuple[Tensor, float]:
+    """`our_frames` in float32: one model for both backends, laid out anew, for two are more than fits."""
+    with large_pages():
+        lay_out(model, by_output=_is_native(backend))
+    return our_frames(model, ids, count, find_backend(backend))
 
 
 def main() -> int:
@@ -117,26 +125,26 @@ def main() -> int:
 def compare(arguments: argparse.Namespace) -> list[str]:
     """All models in turns, so that a slow minute is everybody's; the ratios are those of a round, the middle ones."""
     theirs = build_theirs(arguments.layers)
+    backends = ("eager", "compiled")[: 1 + arguments.compiled]
     with tempfile.TemporaryDirectory() as folder:
         theirs.save_pretrained(folder)
         # Nothing is read in words here; any tokenizer will do.
         build_symbol_tokenizer("a").save(str(Path(folder) / "tokenizer.json"))
         peaks = {  # first, while there is room for another process
-            backend: peak_of(Path(folder), backend, arguments.frames)
-            for backend in ("eager", "compiled")[: 1 + arguments.compiled]
+            backend: peak_of(Path(folder), backend, arguments.frames) for backend in backends
         }
-        ours, packed = (load_ours(Path(folder), quantize) for quantize in (False, True))
+        # Those in eight bits first, while there is room for what they are made of.
+        packed = [load_ours(Path(folder), backend, quantize=True) for backend in backends]
+        ours = load_ours(Path(folder), "eager", quantize=False)
     ids = _prompt()
     read, num_bytes, count = bandwidth(), frame_bytes(ours, 1.0), arguments.frames
     runs = {
         THEIRS: partial(their_frames, theirs, ids, count),
-        OURS: partial(our_frames, ours, ids, count),
-        "duologue, int8": partial(our_frames, packed, ids, count),
     }
-    if arguments.compiled:
-        compiled = find_backend("compiled")
-        runs[f"{OURS}, compiled"] = partial(our_frames, ours, ids, count, compiled)
-        runs["duologue, int8, compiled"] = partial(our_frames, packed, ids, count, compiled)
+    for backend, small in zip(backends, packed, strict=True):
+        name = "" if backend == "eager" else f", {backend}"
+        runs[f"{OURS}{name}"] = partial(exact_frames, ours, ids, count, backend)
+        runs[f"duologue, int8{name}"] = partial(our_frames, small, ids, count, find_backend(backend))
     made, seconds = in_turns(runs, arguments.rounds, count)
     is_same = all(torch.equal(made[name], made[THEIRS].to(made[name])) for name in made if "float32" in name)
     if arguments.bfloat16:
@@ -169,11 +177,12 @@ def compare(arguments: argparse.Namespace) -> list[str]:
     ]
 
 
-def load_ours(folder: Path, quantize: bool) -> CSM:
+def load_ours(folder: Path, backend: str, *, quantize: bool) -> CSM:
     """The checkpoint as `duologue.load` prepares it, without a codec."""
+    native = _is_native(backend)
     with large_pages():
         model = load_checkpoint(folder).model.eval()
-        model = Int8CSM(model) if quantize else lay_out(model)
+        model = Int8CSM(model, native=native) if quantize else lay_out(model, by_output=native)
         gc.collect()
         return model
 
@@ -185,11 +194,15 @@ def peak_of(folder: Path, backend: str, count: int) -> float | None:
 
 
 def _speak_in_eight_bits(folder: Path, backend: str, count: int) -> float | None:
-    packed, ids = load_ours(folder, True), _prompt()
+    packed, ids = load_ours(folder, backend, quantize=True), _prompt()
     our_frames(packed, ids, count, find_backend(backend))
     memory.reset_peak()
     our_frames(packed, ids, count, find_backend(backend))
     return memory.peak_mb()
+
+
+def _is_native(backend: str) -> bool:
+    return backend == "compiled" and load_operators()
 
 
 def _prompt() -> Tensor:

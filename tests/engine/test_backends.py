@@ -13,9 +13,11 @@ import duologue
 from duologue.codec.mimi import Mimi
 from duologue.config import MIMI_PRESETS, HarmonicConfig
 from duologue.engine import backends, warming
-from duologue.engine.backends import EAGER, find_backend, weights_built_in
+from duologue.engine.backends import EAGER, compiling, find_backend
 from duologue.engine.batch import FrameBatch, FrameRequest
 from duologue.engine.generator import Generator
+from duologue.engine.layout import lay_out
+from duologue.engine.native import load_operators
 from duologue.engine.quantization import Int8CSM
 from duologue.engine.sampling import BatchSampling, SamplingOptions
 from duologue.engine.scheduler import Scheduler
@@ -58,17 +60,19 @@ def test_compiled_frames_are_the_eager_frames(model, quiet):
 
 @pytest.mark.slow
 @needs_compiler
+@pytest.mark.parametrize("length", [1, 2])
 @pytest.mark.parametrize("harmonic", [None, HarmonicConfig(num_channels=16, num_bands=24)])
-def test_a_stream_beyond_the_codecs_memory_needs_no_new_graph(harmonic, quiet):
+def test_a_stream_beyond_the_codecs_memory_needs_no_new_graph(harmonic, length, quiet):
     torch.manual_seed(0)
     config = replace(MIMI_PRESETS["tiny"], harmonic=harmonic)
     codec, compiled = fill_codebooks(Mimi(config), seed=0).eval().steadied(), find_backend("compiled")
+    lay_out(codec, by_output=True)
     warm_up_codec(codec, compiled)
     state = codec.init_decoder_state(1)
-    num_frames = state.transformer.capacity // config.resample_stride + 3
+    num_frames = state.transformer.capacity // config.resample_stride + 4
     codes = torch.randint(0, config.codebook_size, (1, codec.num_codebooks, num_frames))
     with torch.compiler.set_stance("fail_on_recompile"):
-        streamed = [compiled.decode_frames(codec, frame, state) for frame in codes.split(1, dim=-1)]
+        streamed = [compiled.decode_frames(codec, chunk, state) for chunk in codes.split(length, dim=-1)]
     torch.testing.assert_close(torch.cat(streamed, dim=-1), codec.decode(codes), atol=1e-5, rtol=0)
 
 
@@ -76,6 +80,7 @@ def test_a_stream_beyond_the_codecs_memory_needs_no_new_graph(harmonic, quiet):
 @needs_compiler
 def test_compiled_speech_is_the_eager_speech(model, codec, tokenizer, quiet):
     compiled = find_backend("compiled")
+    lay_out(codec, by_output=True)
     eager, other = Generator(model, codec, tokenizer), Generator(model, codec, tokenizer, backend=compiled)
     warm_up(model, codec, compiled, num_streams=2)
     for seed, guidance in ((0, 2.0), (1, 1.0)):
@@ -87,7 +92,7 @@ def test_compiled_speech_is_the_eager_speech(model, codec, tokenizer, quiet):
         FrameRequest(prompt(model, text, frames, seed=text), SamplingOptions(seed=text, guidance=2.0), 5)
         for text, frames in ((3, 0), (9, 4), (6, 1))
     ]
-    for speaker in (model, tiny_csm(seed=7)):  # the second has the shapes of the first, whose weights are built in
+    for speaker in (model, tiny_csm(seed=7)):  # the second has the shapes of the first, and weights of its own
         expected, got = (frames_of(speaker, requests, backend) for backend in (EAGER, compiled))
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(got, expected, strict=True))
     with Scheduler(other, max_streams=2) as scheduler:
@@ -106,8 +111,8 @@ def test_eight_bits_compile_too(quiet):
 @pytest.mark.slow
 @needs_compiler
 def test_eight_bits_compile_without_python(quiet):
-    packed = Int8CSM(tiny_csm())
-    with weights_built_in(packed):
+    packed = Int8CSM(tiny_csm(), native=load_operators())
+    with compiling(long_loops=False):
         check_eight_bits(packed)
 
 
@@ -137,21 +142,15 @@ def check_eight_bits(packed: Int8CSM) -> None:
             given = one[1]
 
 
-def test_only_few_weights_in_float32_are_built_in(monkeypatch):
-    layer, called = torch.nn.Linear(8, 8), []
-    monkeypatch.setattr(backends, "call_natively", lambda: called.append(True))
-    with weights_built_in(layer):
-        assert torch._inductor.config.freezing and torch._inductor.config.cpp.threads != 1
-    assert not torch._inductor.config.freezing
-    with weights_built_in(layer, torch.nn.Linear(2, 2).bfloat16()):
-        assert not torch._inductor.config.freezing
-    assert not called
-    with weights_built_in(Int8CSM(tiny_csm())):
-        assert not torch._inductor.config.freezing and called
-    monkeypatch.setattr(backends, "_MAX_BUILT_IN_BYTES", 4 * (8 * 8 + 8) - 1)
-    with weights_built_in(layer):
-        assert not torch._inductor.config.freezing and torch._inductor.config.cpp.threads == 1
-    assert torch._inductor.config.cpp.threads != 1
+def test_loops_over_a_row_have_one_thread(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(backends, "load_operators", lambda: loaded.append(True))
+    before = torch._inductor.config.cpp.threads
+    with compiling(long_loops=False):
+        assert torch._inductor.config.cpp_wrapper and torch._inductor.config.cpp.threads == 1
+    with compiling(long_loops=True):
+        assert torch._inductor.config.cpp_wrapper and torch._inductor.config.cpp.threads == before
+    assert not torch._inductor.config.cpp_wrapper and len(loaded) == 2
 
 
 def test_codes_are_drawn_together_where_that_is_a_small_graph():

@@ -16,6 +16,7 @@ from duologue.engine.layout import lay_out
 from duologue.engine.quantization import Int8CSM, Int8Embedding, Int8Linear, check_quantization
 from duologue.engine.sampling import SamplingOptions
 from duologue.errors import CheckpointError, OptionError
+from duologue.nn.conv import CausalConv1d, CausalConvTranspose1d
 from tests.engine.builders import prompt, tiny_csm, tiny_mimi
 from tests.engine.test_batch import spoken
 
@@ -137,13 +138,14 @@ def test_where_it_cannot_run(how, device, dtype, match):
         check_quantization(how, torch.device(device), dtype)
 
 
-def test_weights_laid_out_for_few_rows_are_the_same(tmp_path):
+@pytest.mark.parametrize("by_output", [False, True])
+def test_weights_laid_out_for_few_rows_are_the_same(tmp_path, by_output):
     model, codec = tiny_csm(), tiny_mimi()
     before = [{name: tensor.clone() for name, tensor in one.state_dict().items()} for one in (model, codec)]
     rows, codes = prompt(model, 5, 3, seed=1), torch.randint(0, 64, (1, codec.num_codebooks, 4))
     with torch.no_grad():
         hidden, pcm = model(rows.tokens[None], rows.mask[None]), codec.decode(codes)
-        assert lay_out(model) is model and lay_out(codec) is codec
+        assert lay_out(model, by_output=by_output) is model and lay_out(codec, by_output=by_output) is codec
         torch.testing.assert_close(model(rows.tokens[None], rows.mask[None]), hidden, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(codec.decode(codes), pcm, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(codec.encode(pcm), tiny_mimi().encode(pcm))
@@ -152,7 +154,10 @@ def test_weights_laid_out_for_few_rows_are_the_same(tmp_path):
         for module in one.modules():
             if isinstance(module, nn.Linear | nn.Conv1d):
                 weight = module.weight.flatten(1)
-                assert (weight.t() if len(weight) >= weight.shape[1] else weight).is_contiguous()
+                assert (weight.t() if not by_output and len(weight) >= weight.shape[1] else weight).is_contiguous()
+            if by_output and isinstance(module, CausalConv1d | CausalConvTranspose1d) and module.conv.groups == 1:
+                assert module.matrix().is_contiguous() and module.matrix().data_ptr() == module.conv.weight.data_ptr()
+    assert model.audio_head.transpose(1, 2).is_contiguous() is by_output
     save_checkpoint(tmp_path / "a", "native", model=model, codec=codec)
 
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from duologue.nn.linear import Linear
+
 _MIN_USAGE = 1e-5
 
 
@@ -82,8 +84,8 @@ class ResidualVQ(nn.Module):
 
     def __init__(self, dim: int, codebook_dim: int, codebook_size: int, num_codebooks: int) -> None:
         super().__init__()
-        self.input_proj = nn.Linear(dim, codebook_dim, bias=False)
-        self.output_proj = nn.Linear(codebook_dim, dim, bias=False)
+        self.input_proj = Linear(dim, codebook_dim, bias=False)
+        self.output_proj = Linear(codebook_dim, dim, bias=False)
         self.codebooks = nn.ModuleList(Codebook(codebook_size, codebook_dim) for _ in range(num_codebooks))
         self._joined: tuple[list[Tensor], Tensor] | None = None
 
@@ -100,13 +102,16 @@ class ResidualVQ(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """`[B, K, T]` int64, `K` at most the number of codebooks, `-> [B, T, D]`."""
-        vectors = self._all_vectors()
-        size = len(vectors) // len(self.codebooks)
+        return self.look_up(codes, self.table())
+
+    def look_up(self, codes: Tensor, table: Tensor) -> Tensor:
+        """`decode` with the table at hand."""
+        size = len(table) // len(self.codebooks)
         places = codes + size * torch.arange(codes.shape[1], device=codes.device)[:, None]
-        chosen = F.embedding(places, vectors)  # [B, K, T, C]
+        chosen = F.embedding(places, table)  # [B, K, T, C]
         return self.output_proj(chosen.to(self.output_proj.weight.dtype).sum(dim=1))  # type: ignore[no-any-return]
 
-    def _all_vectors(self) -> Tensor:
+    def table(self) -> Tensor:
         """The codebooks one after the other, `[K * V, C]`; made anew when one of them has changed."""
         vectors = [codebook.vectors for codebook in self]
         if self._joined is None or any(now is not then for now, then in zip(vectors, self._joined[0], strict=True)):
@@ -165,5 +170,13 @@ class SplitRVQ(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """`[B, K, T]` int64 `-> [B, T, D]`."""
-        latent = self.semantic.decode(codes[:, :1])
-        return latent + self.acoustic.decode(codes[:, 1:]) if codes.shape[1] > 1 else latent
+        return self.look_up(codes, self.tables())
+
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """All vectors of either stack, `[K * V, C]`."""
+        return self.semantic.table(), self.acoustic.table()
+
+    def look_up(self, codes: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+        """`decode` with the tables at hand."""
+        latent = self.semantic.look_up(codes[:, :1], tables[0])
+        return latent + self.acoustic.look_up(codes[:, 1:], tables[1]) if codes.shape[1] > 1 else latent

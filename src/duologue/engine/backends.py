@@ -3,7 +3,7 @@
 A frame is four functions: the backbone reads the newest row of every request, codebook 0 is drawn, then the other
 codes, and the codec makes sound of them. Each takes its state as an argument. Eager, a small model's frame is a
 thousand small operations, and calling them takes longer than what they compute; compiled, what lies between two matrix
-products is one loop, and the weights of a small model are built into it (`weights_built_in`).
+products is one loop, and the products are our own (`native.py`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from duologue.codec.mimi import Mimi, MimiDecoderState
-from duologue.engine.quantization import Int8Linear, call_natively
+from duologue.engine.native import load_operators
 from duologue.engine.sampling import BatchSampling, sample
 from duologue.errors import OptionError
 from duologue.frames import END_CODE
@@ -29,13 +29,12 @@ from duologue.nn.transformer import TransformerState
 
 BACKENDS = ("eager", "compiled", "cuda-graphs")
 
+# Frames that are decoded at once in a compiled graph.
+MOST_COMPILED = 2
 # A graph of more layers takes minutes to compile.
 _MAX_LAYERS = 64
-# What is built into a graph is there twice.
-_MAX_BUILT_IN_BYTES = 256 << 20
-_BUILT_IN_DTYPES = (torch.float32, torch.float64)
 # What calls the loops is a tenth of a frame's time in Python.
-_WITHOUT_PYTHON = {"cpp_wrapper": True, "size_asserts": False}
+_OPTIONS = {"cpp_wrapper": True, "size_asserts": False}
 
 
 def read_frames(model: CSM, tokens: Tensor, mask: Tensor, state: TransformerState, num_valid: Tensor | None) -> Tensor:
@@ -69,19 +68,18 @@ def next_codes(
     Also the depth decoder's next input `[B + G, 1, D]`. `noise [B, K, V]` is that of the whole frame.
     """
     codes = []
-    apart = count > 1 and torch.compiler.is_compiling()
     for index in range(count):
         codebook = first + index
         output = model.depth_step(inputs, depth)  # [B + G, depth dim]
-        drawn = _draw(model, options, model.depth_head(output, codebook, apart=apart), noise.select(1, codebook))
+        drawn = _draw(model, options, model.depth_head(output, codebook), noise.select(1, codebook))
         inputs = model.embed_audio(drawn[follows], codebook)[:, None]
         codes.append(drawn)
     return torch.stack(codes, dim=1), inputs
 
 
-def decode_latent(codec: Mimi, latent: Tensor, state: MimiDecoderState) -> Tensor:
-    """`Mimi.decode_latent`: `[B, T, D] -> [B, 1, T * frame_size]`."""
-    return codec.decode_latent(latent, state)
+def decode_codes(codec: Mimi, codes: Tensor, tables: tuple[Tensor, Tensor], state: MimiDecoderState) -> Tensor:
+    """`Mimi.decode` with the quantizer's tables at hand: `[B, K, T] -> [B, 1, T * frame_size]`."""
+    return codec.decode_latent(codec.quantizer.look_up(codes, tables), state)
 
 
 def _draw(model: CSM, options: BatchSampling, logits: Tensor, noise: Tensor, end_bias: Tensor | None = None) -> Tensor:
@@ -102,7 +100,7 @@ class Backend:
     next_codes: Callable[
         [CSM, BatchSampling, Tensor, TransformerState, Tensor, int, int, Tensor], tuple[Tensor, Tensor]
     ]
-    decode_latent: Callable[[Mimi, Tensor, MimiDecoderState], Tensor]
+    decode_codes: Callable[[Mimi, Tensor, tuple[Tensor, Tensor], MimiDecoderState], Tensor]
     max_layers: int | None = _MAX_LAYERS
 
     def codes_together(self, model: CSM) -> int:
@@ -115,17 +113,20 @@ class Backend:
     def decode_frames(self, codec: Mimi, codes: Tensor, state: MimiDecoderState) -> Tensor:
         """`Mimi.decode` of codes `[B, K, T]` that are known to be the codec's: `[B, 1, T * frame_size]`.
 
-        A single frame is what repeats; several at once take so little time each that they are never compiled.
+        One frame or two at a time are what repeats; more at once take so little time each that they are never compiled.
         """
-        latent = codec.quantizer.decode(codes)
-        if self is EAGER or codes.shape[-1] > 1:
-            return decode_latent(codec, latent, state)
-        # The whole ring from the first frame on: it is small, and where it is full another graph would be needed.
-        state.transformer.extent = state.transformer.capacity
-        return self.decode_latent(codec, latent, state)
+        tables = codec.quantizer.tables()
+        if self is EAGER or codes.shape[-1] > MOST_COMPILED:
+            return decode_codes(codec, codes, tables, state)
+        # The whole ring from the first frame on: it is small, and where it is full another graph would be needed, as it
+        # would for rows that are even, for codes in another order, and for those of another mode (a clone is of ours).
+        state.transformer.extent, state.transformer.is_even = state.transformer.capacity, False
+        codes = codes.clone(memory_format=torch.contiguous_format)
+        torch._dynamo.mark_static(codes, 2)
+        return self.decode_codes(codec, codes, tables, state)
 
 
-EAGER = Backend("eager", read_frames, first_code, next_codes, decode_latent)
+EAGER = Backend("eager", read_frames, first_code, next_codes, decode_codes)
 
 
 @cache
@@ -138,69 +139,22 @@ def _compiled() -> Backend:
         torch.compile(read_frames, **options),
         torch.compile(first_code, **options),
         torch.compile(next_codes, **options),
-        torch.compile(decode_latent, **options),
+        torch.compile(decode_codes, **options),
     )
 
 
 @contextmanager
-def weights_built_in(*modules: nn.Module) -> Iterator[None]:
-    """What is compiled in here has the weights of `modules` as constants, where they are few, and on a CPU.
+def compiling(*, long_loops: bool) -> Iterator[None]:
+    """What is compiled in here calls its products without Python, our own wherever they are there.
 
-    torch then arranges them once, in float32 for its own product of a few rows, which takes a half to a fifth of MKL's
-    time (dev/LOG.md). The weights may not be changed afterwards. What is compiled outside reads them where they are, to
-    the same result. Where weights stay outside, or in eight bits, their products are calls, and the loops between them
-    are over before a second thread has begun: one thread runs them.
+    Loops over a frame's sound are `long_loops`, for all threads. Those over a row or two are over before a second
+    thread has begun: one runs them.
     """
-    # Of a module in eight bits the parameters are a few; its embeddings are buffers.
-    weights = [weight for module in modules for weight in (*module.parameters(), *module.buffers())]
-    are_fit = all(
-        weight.device.type == "cpu" and weight.dtype in _BUILT_IN_DTYPES and not weight.storage_offset()
-        for weight in weights
-    )  # of a constant that begins elsewhere than its memory, the compiled product would take the beginning
-    are_few = sum(weight.nbytes for weight in weights) <= _MAX_BUILT_IN_BYTES
-    if not (are_fit and are_few):
-        if any(isinstance(part, Int8Linear) for module in modules for part in module.modules()):
-            call_natively()
-        with torch._inductor.config.patch({"cpp.threads": 1, **_WITHOUT_PYTHON}):
-            yield
-        return
-    options = {
-        "freezing": True,
-        "max_autotune": True,
-        "max_autotune_gemm_backends": "CPP,ATEN",
-        **_WITHOUT_PYTHON,
-    }
-    with torch._inductor.config.patch(options), _without_packing(), _own_products_first():
+    load_operators()
+    options = {**_OPTIONS, **({} if long_loops else {"cpp.threads": 1})}
+    with torch._inductor.config.patch(options), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of names in torch that its compiler uses
         yield
-
-
-@contextmanager
-def _without_packing() -> Iterator[None]:
-    """oneDNN's packed weights cannot be kept on disk, and neither can a graph that has them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a name in torch that the context manager itself uses
-        with torch.backends.mkldnn.flags(enabled=False):
-            yield
-
-
-@contextmanager
-def _own_products_first() -> Iterator[None]:
-    """Takes torch's own product wherever there is one, without timing it beside MKL's: that takes seconds a shape.
-
-    A torch that has no place for such a rule times them.
-    """
-    from torch._inductor import select_algorithm
-
-    def prefer(choices: list[Any]) -> list[Any]:
-        return [choice for choice in choices if "cpp" in choice.name.lower()] or choices
-
-    selector = getattr(select_algorithm, "get_algorithm_selector_cache", lambda: None)()
-    filters: list[Any] = getattr(selector, "preprocessing_fns", [])
-    filters.append(prefer)
-    try:
-        yield
-    finally:
-        filters.remove(prefer)
 
 
 def find_backend(name: str, device: torch.device | None = None) -> Backend:

@@ -10,7 +10,7 @@ import math
 import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 
@@ -25,10 +25,11 @@ from duologue.engine.speech import Speech
 from duologue.engine.stopping import NO_POLICY
 from duologue.errors import DuologueWarning, OptionError
 from duologue.model.csm import CSM
+from duologue.nn.operators import registered
 
 LINE = "The train to the coast leaves a little later than usual, so there is time for another cup of tea."
 # For the memory's bandwidth: far more than any cache holds.
-_PROBE_BYTES = 512 * 2**20
+_PROBE_BYTES, _PROBE_ROW = 512 * 2**20, 2048
 _NEXT_CHUNKS = 12
 _ANSWER_FRAMES = 5
 
@@ -95,13 +96,21 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def bandwidth() -> float:
-    """Bytes a second that a sum over memory like a model's reads with torch's threads; the best of several."""
+    """Bytes a second that are read of memory like a model's with torch's threads; the best of several.
+
+    By a sum, and where our own operators are loaded by them as well, which read several places side by side.
+    """
     with large_pages():
         probe = torch.ones(_PROBE_BYTES // 4)
+    reading: list[Callable[[], object]] = [probe.sum]
+    own = registered()
+    if own is not None:
+        weights = probe.view(-1, _PROBE_ROW)
+        reading.append(lambda: own.multiply(weights[:1], weights))
     best = math.inf
-    for _ in range(5):
+    for read in reading * 5:
         started = time.perf_counter()
-        probe.sum()
+        read()
         best = min(best, time.perf_counter() - started)
     return _PROBE_BYTES / best
 

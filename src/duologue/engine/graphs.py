@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from duologue.codec.mimi import Mimi, MimiDecoderState
-from duologue.engine.backends import Backend, decode_latent, first_code, next_codes, read_frames
+from duologue.engine.backends import Backend, first_code, next_codes, read_frames
 from duologue.model.csm import CSM
 from duologue.nn.attention import beside_caches
 from duologue.nn.state import State
@@ -161,10 +161,11 @@ def graphs_backend(record: Record = record_on_gpu) -> Backend:
         state.extent = reached
         return hidden
 
-    decoding = Graphed(decode_latent, record, lock)
+    decoding = Graphed(_decode_latent, record, lock)
 
-    def decode(codec: Mimi, latent: Tensor, state: MimiDecoderState) -> Tensor:
-        sound: Tensor = decoding(codec, latent, state)
+    def decode(codec: Mimi, codes: Tensor, tables: tuple[Tensor, Tensor], state: MimiDecoderState) -> Tensor:
+        # The tables stay out of the recording, which would keep a copy of them.
+        sound: Tensor = decoding(codec, codec.quantizer.look_up(codes, tables), state)
         return sound
 
     return Backend(
@@ -175,6 +176,10 @@ def graphs_backend(record: Record = record_on_gpu) -> Backend:
         decode,
         max_layers=None,
     )
+
+
+def _decode_latent(codec: Mimi, latent: Tensor, state: MimiDecoderState) -> Tensor:
+    return codec.decode_latent(latent, state)
 
 
 def _kind(argument: Any) -> object:

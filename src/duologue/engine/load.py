@@ -12,6 +12,7 @@ from duologue.codec.mimi import Mimi
 from duologue.engine.backends import EAGER, find_backend
 from duologue.engine.generator import Generator
 from duologue.engine.layout import lay_out
+from duologue.engine.native import load_operators
 from duologue.engine.packed import pack_products
 from duologue.engine.pages import large_pages
 from duologue.engine.quantization import Int8CSM, check_quantization
@@ -69,10 +70,13 @@ def load(
         )
         shipped = None if checkpoint.folder is None else Path(checkpoint.folder) / "voices"
         codec = checkpoint.codec.steadied()
-        # What is compiled has its weights built in.
-        codec = pack_products(codec) if chosen is EAGER else lay_out(codec)
+        native = chosen.name == "compiled" and place.type == "cpu" and load_operators()
+        codec = pack_products(codec) if chosen is EAGER else lay_out(codec, by_output=native)
         library = VoiceLibrary(codec, shipped, voices_dir)
-        speaking = lay_out(checkpoint.model) if quantize is None else Int8CSM(checkpoint.model)
+        if quantize is None:
+            speaking = lay_out(checkpoint.model, by_output=native)
+        else:
+            speaking = Int8CSM(checkpoint.model, native=native)
         generator = Generator(speaking, codec, checkpoint.tokenizer, library, backend=chosen)
         warm_up(generator.model, generator.codec, chosen)
     return generator

@@ -1,7 +1,8 @@
-"""An operator in C++ for the products of compiled graphs, built once by the compiler that those need anyway.
+"""Operators in C++ for the products of compiled graphs, built once by the compiler that those need anyway.
 
-Between two products of a large model the caches have been emptied by its weights, and Python, which lies all over
-memory, takes as long as the arithmetic that it calls for: at csm-1b's size a fifth of a frame (dev/LOG.md).
+A frame's products read many weights for a row or two. torch's read them from one place in memory after another, from
+which a core fetches at two thirds of what it can (dev/LOG.md); ours read four places side by side. And nothing between
+two products is Python, which lies all over memory and is read anew whenever a large model's weights have been.
 """
 
 from __future__ import annotations
@@ -18,37 +19,64 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from duologue.errors import DuologueWarning
+from duologue.nn.operators import Operators, register
 
-_SOURCE = Path(__file__).with_name("int8_product.cpp")
+_SOURCES = Path(__file__).parent / "kernels"
 
 
 @cache
 def load_operators() -> bool:
     """Whether `torch.ops.duologue_native` is there: built where nobody has, which takes some seconds, and loaded.
 
-    Without one graphs call the same products through Python; a warning says why where a build fails.
+    Without it graphs call torch's products, those in eight bits through Python; a warning says why where a build fails.
     """
-    if sys.platform != "linux" or platform.machine() != "x86_64":
+    if sys.platform != "linux" or platform.machine() != "x86_64" or not torch.cpu.get_capabilities().get("avx2"):
         return False
     try:
         torch.ops.load_library(str(_built()))
     except (OSError, subprocess.SubprocessError) as error:
         told = str(getattr(error, "stderr", None) or error).strip()
-        warnings.warn(f"compiled products in eight bits go through Python: {told}", DuologueWarning, stacklevel=2)
+        warnings.warn(f"compiled products are torch's: {told}", DuologueWarning, stacklevel=2)
         return False
+    own = torch.ops.duologue_native
+    for name, shaped in (("float_product", _float_shaped), ("int8_product", int8_shaped), ("attend", _attend_shaped)):
+        torch.library.register_fake(f"duologue_native::{name}", shaped)
+    register(Operators(own.float_product, own.attend))
     return True
 
 
+def has_vnni() -> bool:
+    """Whether the processor adds up products of bytes in one instruction."""
+    return bool(torch.cpu.get_capabilities().get("avx512_vnni", False))
+
+
+def _float_shaped(rows: Tensor, weights: Tensor) -> Tensor:
+    return rows.new_empty(rows.shape[0], weights.shape[0])
+
+
+def _attend_shaped(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    return torch.empty_like(queries, memory_format=torch.contiguous_format)
+
+
+def int8_shaped(rows: Tensor, levels: int, number: int, num_outputs: int) -> Tensor:
+    """The shape and kind of what `int8_product` gives."""
+    return rows.new_empty(rows.shape[0], num_outputs)
+
+
 def _built() -> Path:
-    """The library, built unless this source was built before with this compiler and torch."""
-    root = Path(torch.__file__).parent
-    command = [*shlex.split(os.environ.get("CXX", "g++")), "-O2", "-std=c++20", "-shared", "-fPIC"]
+    """The library, built unless these sources were built before with this compiler and torch, for this processor."""
+    root, sources = Path(torch.__file__).parent, sorted(_SOURCES.iterdir())
+    command = [*shlex.split(os.environ.get("CXX", "g++")), "-O3", "-std=c++20", "-shared", "-fPIC", "-fopenmp"]
+    command += ["-mavx2", "-mfma", *(("-mavx512vl", "-mavx512vnni") if has_vnni() else ())]
+    command += ["-DCPU_CAPABILITY=AVX2", "-DCPU_CAPABILITY_AVX2"]  # for torch's vectors
     command += [f"-I{root / 'include'}", f"-I{root / 'include/torch/csrc/api/include'}"]
-    command += [str(_SOURCE), f"-L{root / 'lib'}", "-ltorch_cpu", "-lc10"]
-    made_of = "\0".join((*command, torch.__version__, _SOURCE.read_text(encoding="utf-8")))
-    target = _folder() / f"{_SOURCE.stem}-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
+    command += [str(source) for source in sources if source.suffix == ".cpp"]
+    command += [f"-L{root / 'lib'}", "-ltorch_cpu", "-lc10"]
+    made_of = "\0".join((*command, torch.__version__, *(source.read_text(encoding="utf-8") for source in sources)))
+    target = _folder() / f"kernels-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:

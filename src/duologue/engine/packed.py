@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from duologue.codec.quantizer import ResidualVQ
 from duologue.engine.layout import AnyModule, lay_out
 from duologue.nn.conv import CausalConv1d, CausalConvTranspose1d
+from duologue.nn.linear import Linear
 
 
 class PackedLinear(nn.Module):
@@ -98,7 +99,7 @@ def can_pack() -> bool:
 
 
 def _packed(layer: nn.Module) -> nn.Module:
-    if type(layer) is nn.Linear and _is_fit(layer.weight):
+    if type(layer) is Linear and _is_fit(layer.weight):
         return PackedLinear(layer)
     if type(layer) is CausalConv1d and layer.is_product and _is_fit(layer.conv.weight):
         return PackedConv1d(layer)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from duologue.checkpoints.packing import pack, unpack
-from duologue.engine.native import load_operators
+from duologue.engine.native import has_vnni, int8_shaped
 from duologue.errors import OptionError
 from duologue.model.csm import CSM
 from duologue.nn.attention import Attention
@@ -33,6 +33,8 @@ from duologue.nn.transformer import SwiGLU, Transformer, TransformerLayer
 QUANTIZATIONS = ("int8",)
 # Added to the largest value of a row, so that a row of zeros is not divided by zero.
 _SMALLEST = 1e-30
+# What our own operator takes the length of a row of weights to be a multiple of.
+_NATIVE_WIDTH = 32
 
 
 @cache
@@ -42,13 +44,12 @@ def _input_levels() -> int:
     Without the instructions that add up products of bytes (AVX-512 VNNI; the kernel does not know the shorter AVX-VNNI)
     it adds pairs of them in 16 bits, which overflow for more than seven bits of input.
     """
-    return 127 if torch.cpu.get_capabilities().get("avx512_vnni", False) else 63
+    return 127 if has_vnni() else 63
 
 
-# Packed weights by number. A compiled graph holds tensors and numbers only, and finds the weights of a product here.
+# torch's packed weights by number. A compiled graph holds tensors and numbers only, and finds a product's weights here.
 _PACKED: dict[int, Any] = {}
 _numbers, _lock = itertools.count(), threading.RLock()  # a finalizer may run wherever memory is taken
-_is_native = False
 
 
 def _reserved(count: int) -> range:
@@ -58,38 +59,53 @@ def _reserved(count: int) -> range:
     return range(numbers[0], numbers[-1] + 1)
 
 
-class _Packed:
-    """Packed weights that are found by their number for as long as anybody holds this; a copy of it is itself."""
+class _TorchWeights:
+    """Weights packed for torch, found by their number for as long as anybody holds this; a copy of it is itself."""
 
-    def __init__(self, number: int, weights: Any) -> None:
+    operators = torch.ops.duologue
+
+    def __init__(self, number: int, codes: Tensor, scale: Tensor) -> None:
+        """From whole numbers `[M, N]` int8 and a scale `[M]` an output."""
+        self._number, zeros = number, torch.zeros(len(codes), dtype=torch.int64)
+        with warnings.catch_warnings():
+            # torch moves its tools for quantizing elsewhere and says so; the kernels stay.
+            warnings.simplefilter("ignore")
+            quantized = torch._make_per_channel_quantized_tensor(codes, scale.double(), zeros, 0)
+        packed = torch.ops.quantized.linear_prepack(quantized, None)
         with _lock:
-            _PACKED[number] = weights
-            if _is_native:
-                torch.ops.duologue_native.hold(number, weights)
+            _PACKED[number] = packed
         weakref.finalize(self, _forget, number)
 
-    def __deepcopy__(self, _: dict[int, Any]) -> _Packed:
+    def __deepcopy__(self, _: dict[int, Any]) -> _TorchWeights:
         return self
+
+    def codes(self) -> Tensor:
+        weight, _ = torch.ops.quantized.linear_unpack(_PACKED[self._number])
+        codes: Tensor = weight.int_repr()
+        return codes
+
+
+class _NativeWeights:
+    """As `_TorchWeights`, for the operator of `products.cpp`."""
+
+    operators = torch.ops.duologue_native
+
+    def __init__(self, number: int, codes: Tensor, scale: Tensor) -> None:
+        self._num_inputs = codes.shape[1]
+        self._codes = F.pad(codes, (0, -codes.shape[1] % _NATIVE_WIDTH)).contiguous()
+        self.operators.hold(number, self._codes, scale.float().contiguous(), codes.sum(dim=1, dtype=torch.int32))
+        weakref.finalize(self, self.operators.drop, number)
+
+    def __deepcopy__(self, _: dict[int, Any]) -> _NativeWeights:
+        return self
+
+    def codes(self) -> Tensor:
+        return self._codes[:, : self._num_inputs]
 
 
 def _forget(number: int) -> None:
     with _lock:
         del _PACKED[number]
-        if _is_native:
-            torch.ops.duologue_native.drop(number)
-
-
-def call_natively() -> None:
-    """Has graphs that are compiled from now on call products without Python, where that can be built."""
-    global _is_native
-    with _lock:
-        if _is_native or not load_operators():
-            return
-        torch.library.register_fake("duologue_native::int8_product", _shaped)
-        _is_native = True
-        for number in list(_PACKED):
-            if (weights := _PACKED.get(number)) is not None:
-                torch.ops.duologue_native.hold(number, weights)
 
 
 def _kernel(rows: Tensor, levels: int, number: int, num_outputs: int) -> Tensor:
@@ -102,33 +118,25 @@ def _kernel(rows: Tensor, levels: int, number: int, num_outputs: int) -> Tensor:
 
 torch.library.define("duologue::int8_product", "(Tensor rows, int levels, SymInt number, int num_outputs) -> Tensor")
 torch.library.impl("duologue::int8_product", "cpu", _kernel)
-
-
-def _shaped(rows: Tensor, levels: int, number: int, num_outputs: int) -> Tensor:
-    return rows.new_empty(rows.shape[0], num_outputs)
-
-
-torch.library.register_fake("duologue::int8_product", _shaped)
+torch.library.register_fake("duologue::int8_product", int8_shaped)
 
 
 class Int8Linear(nn.Module):
     """`[..., N] -> [..., M]` float32: linear layers without bias over the same input, as one."""
 
-    def __init__(self, weights: Sequence[Tensor], number: int | None = None) -> None:
-        """`weights` are matrices `[M_i, N]`, `M` in all; a `number` is one that has been reserved."""
+    def __init__(self, weights: Sequence[Tensor], number: int | None = None, *, native: bool = False) -> None:
+        """`weights` are matrices `[M_i, N]`, `M` in all; a `number` is one that has been reserved.
+
+        `native`: for the operator of `products.cpp`, which has to be there (`load_operators`), instead of torch's.
+        """
         super().__init__()
         self.number = _reserved(1)[0] if number is None else number
         packed, scales = zip(*(pack(weight, num_scales=1) for weight in weights), strict=True)
-        codes, scale = torch.cat(packed), torch.cat(scales)[:, 0].double()
+        codes, scale = torch.cat(packed), torch.cat(scales)[:, 0]
         self.sizes = [len(weight) for weight in weights]
         self._levels = _input_levels()
-        zeros = torch.zeros(len(codes), dtype=torch.int64)
-        with warnings.catch_warnings():
-            # torch moves its tools for quantizing elsewhere and says so; the kernels stay.
-            warnings.simplefilter("ignore")
-            quantized = torch._make_per_channel_quantized_tensor(codes, scale, zeros, 0)
         try:
-            self._packed = _Packed(self.number, torch.ops.quantized.linear_prepack(quantized, None))
+            self._weights = (_NativeWeights if native else _TorchWeights)(self.number, codes, scale)
             self(torch.zeros(1, codes.shape[1]))
         except RuntimeError as error:
             engine = torch.backends.quantized.engine
@@ -144,19 +152,15 @@ class Int8Linear(nn.Module):
         # Both say how far a row goes from zero. One call is fastest by itself, two become part of a compiled loop.
         if torch.compiler.is_compiling():
             largest = rows.abs().amax(dim=-1, keepdim=True) + _SMALLEST
-            operators = torch.ops.duologue_native if _is_native else torch.ops.duologue
-            product = operators.int8_product(rows / largest, self._levels, number, sum(self.sizes))
         else:
             largest = torch.linalg.vector_norm(rows, torch.inf, -1, keepdim=True) + _SMALLEST
-            product = _kernel(rows / largest, self._levels, number, sum(self.sizes))
+        product = self._weights.operators.int8_product(rows / largest, self._levels, number, sum(self.sizes))
         scaled: Tensor = product * largest
         return scaled.view(*x.shape[:-1], -1)
 
     def codes(self) -> Tensor:
         """The weights as `[M, N]` int8, without their scales."""
-        weight, _ = torch.ops.quantized.linear_unpack(_PACKED[self.number])
-        codes: Tensor = weight.int_repr()
-        return codes
+        return self._weights.codes()
 
 
 class Int8Embedding(nn.Module):
@@ -178,13 +182,13 @@ class Int8Embedding(nn.Module):
 class Int8Attention(Attention):
     """`Attention` whose three products over one input are one."""
 
-    def __init__(self, attention: Attention) -> None:
+    def __init__(self, attention: Attention, *, native: bool) -> None:
         nn.Module.__init__(self)
         self.num_heads, self.num_kv_heads = attention.num_heads, attention.num_kv_heads
         self.head_size = attention.head_size
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        self.qkv_proj = Int8Linear([projection.weight for projection in projections])
-        self.o_proj = Int8Linear([attention.o_proj.weight])  # type: ignore[assignment]
+        self.qkv_proj = Int8Linear([projection.weight for projection in projections], native=native)
+        self.o_proj = Int8Linear([attention.o_proj.weight], native=native)  # type: ignore[assignment]
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         queries, keys, values = self.qkv_proj(x).split(self.qkv_proj.sizes, dim=-1)
@@ -194,10 +198,10 @@ class Int8Attention(Attention):
 class Int8SwiGLU(nn.Module):
     """`SwiGLU` whose two products over one input are one."""
 
-    def __init__(self, mlp: SwiGLU) -> None:
+    def __init__(self, mlp: SwiGLU, *, native: bool) -> None:
         super().__init__()
-        self.gate_up_proj = Int8Linear([mlp.gate_proj.weight, mlp.up_proj.weight])
-        self.down_proj = Int8Linear([mlp.down_proj.weight])
+        self.gate_up_proj = Int8Linear([mlp.gate_proj.weight, mlp.up_proj.weight], native=native)
+        self.down_proj = Int8Linear([mlp.down_proj.weight], native=native)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up_proj(x).chunk(2, dim=-1)
@@ -207,19 +211,23 @@ class Int8SwiGLU(nn.Module):
 class Int8CSM(CSM):
     """A `CSM` that only speaks: it cannot be trained or saved."""
 
-    def __init__(self, model: CSM) -> None:
-        """Takes `model` apart as it packs it, so that both never lie in memory whole: it is of no use afterwards."""
+    def __init__(self, model: CSM, *, native: bool = False) -> None:
+        """Takes `model` apart as it packs it, so that both never lie in memory whole: it is of no use afterwards.
+
+        `native`: for our own operator, as `Int8Linear`.
+        """
         nn.Module.__init__(self)
         self.config = model.config
         with torch.no_grad():
-            self.backbone, self.depth = _packed(model.backbone), _packed(model.depth)
+            self.backbone, self.depth = _packed(model.backbone, native), _packed(model.depth, native)
             self.text_embeddings = Int8Embedding(_taken(model.text_embeddings))  # type: ignore[assignment]
             self.audio_embeddings = Int8Embedding(_taken(model.audio_embeddings))  # type: ignore[assignment]
-            self.projection = Int8Linear([_taken(model.projection)])  # type: ignore[assignment]
-            self.codebook0_head = Int8Linear([_taken(model.codebook0_head)])  # type: ignore[assignment]
+            self.projection = Int8Linear([_taken(model.projection)], native=native)  # type: ignore[assignment]
+            self.codebook0_head = Int8Linear([_taken(model.codebook0_head)], native=native)  # type: ignore[assignment]
             numbers = _reserved(len(model.audio_head))
             self.audio_heads = nn.ModuleList(
-                Int8Linear([head.T], number) for head, number in zip(model.audio_head, numbers, strict=True)
+                Int8Linear([head.T], number, native=native)
+                for head, number in zip(model.audio_head, numbers, strict=True)
             )
         self.eval()
 
@@ -227,7 +235,7 @@ class Int8CSM(CSM):
         outputs = self.depth_outputs(hidden, codes)
         return torch.stack([head(outputs[:, index]) for index, head in enumerate(self.audio_heads)], dim=1)
 
-    def depth_head(self, output: Tensor, codebook: int, *, apart: bool = False) -> Tensor:
+    def depth_head(self, output: Tensor, codebook: int) -> Tensor:
         first = self.audio_heads[0]
         # By number, so that one compiled graph serves all codebooks.
         return first(output, first.number + codebook - 1)  # type: ignore[no-any-return, operator]
@@ -243,11 +251,11 @@ def check_quantization(how: str, device: torch.device, dtype: torch.dtype) -> No
         raise OptionError(f"quantize {how!r} computes in float32 between its products: leave dtype {dtype} out")
 
 
-def _packed(transformer: Transformer) -> Transformer:
+def _packed(transformer: Transformer, native: bool) -> Transformer:
     for layer in transformer.layers:
         assert isinstance(layer, TransformerLayer) and isinstance(layer.mlp, SwiGLU)
-        layer.attention = Int8Attention(layer.attention)
-        layer.mlp = Int8SwiGLU(layer.mlp)  # type: ignore[assignment]
+        layer.attention = Int8Attention(layer.attention, native=native)
+        layer.mlp = Int8SwiGLU(layer.mlp, native=native)  # type: ignore[assignment]
     return transformer.float()
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from duologue.codec.mimi import Mimi, MimiDecoderState
-from duologue.engine.backends import Backend, weights_built_in
+from duologue.engine.backends import MOST_COMPILED, Backend, compiling
 from duologue.engine.batch import FrameBatch, FrameRequest
 from duologue.engine.sampling import SamplingOptions
 from duologue.errors import OptionError
@@ -29,6 +29,7 @@ def warm_up(model: CSM, codec: Mimi, backend: Backend, num_streams: int = 1) -> 
     if backend.name != "compiled":
         return
     try:
+        warm_up_codec(codec, backend)
         batch = FrameBatch(model, 2, backend=backend)
         for num_rows in _PROMPTS:
             speaking = batch.join(_request(model, num_rows))
@@ -45,10 +46,13 @@ def warm_up(model: CSM, codec: Mimi, backend: Backend, num_streams: int = 1) -> 
 
 
 def warm_up_codec(codec: Mimi, backend: Backend) -> None:
-    """As `warm_up`, for a codec alone that decodes one stream frame by frame."""
-    codes, state = torch.zeros(1, codec.num_codebooks, 1, dtype=torch.int64), codec.init_decoder_state(1)
-    for _ in range(_NUM_FRAMES):
-        _decode(codec, backend, codes, state)
+    """As `warm_up`, for a codec alone that decodes one stream in short chunks."""
+    state = codec.init_decoder_state(1)
+    for length in range(1, MOST_COMPILED + 1):
+        shape, device = (1, codec.num_codebooks, length), state.transformer.lengths.device
+        codes = torch.zeros(shape, dtype=torch.int64, device=device)
+        for _ in range(_NUM_FRAMES):
+            _decode(codec, backend, codes, state)
 
 
 def _speak_together(model: CSM, codec: Mimi, backend: Backend) -> None:
@@ -62,7 +66,7 @@ def _speak_together(model: CSM, codec: Mimi, backend: Backend) -> None:
 
 def _speak(model: CSM, codec: Mimi, backend: Backend, batch: FrameBatch, state: MimiDecoderState) -> None:
     for _ in range(_NUM_FRAMES):
-        with weights_built_in(model):
+        with compiling(long_loops=False):
             frames = [frame for _, frame in batch.step() if frame is not None]
         if frames:
             lengths = state.transformer.lengths
@@ -71,7 +75,7 @@ def _speak(model: CSM, codec: Mimi, backend: Backend, batch: FrameBatch, state: 
 
 
 def _decode(codec: Mimi, backend: Backend, codes: Tensor, state: MimiDecoderState) -> None:
-    with weights_built_in(codec.upsample, codec.decoder_transformer, codec.decoder):
+    with compiling(long_loops=True):
         backend.decode_frames(codec, codes, state)
 
 

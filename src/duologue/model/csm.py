@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from duologue.config import CSMConfig
+from duologue.nn.linear import Linear, multiply
 from duologue.nn.transformer import Transformer, TransformerState
 
 
@@ -27,8 +27,8 @@ class CSM(nn.Module):
         self.depth = Transformer(config.depth, dropout=dropout)
         self.text_embeddings = nn.Embedding(config.text_vocab_size, width)
         self.audio_embeddings = nn.Embedding(config.audio_vocab_size * config.num_codebooks, width)
-        self.projection = nn.Linear(width, config.depth.dim, bias=False)
-        self.codebook0_head = nn.Linear(width, config.audio_vocab_size, bias=False)
+        self.projection = Linear(width, config.depth.dim, bias=False)
+        self.codebook0_head = Linear(width, config.audio_vocab_size, bias=False)
         self.audio_head = nn.Parameter(torch.empty(config.num_codebooks - 1, config.depth.dim, config.audio_vocab_size))
         nn.init.normal_(self.audio_head, std=config.depth.dim**-0.5)
 
@@ -122,11 +122,6 @@ class CSM(nn.Module):
         """
         return self.depth(self.projection(inputs), state)[:, -1]  # type: ignore[no-any-return]
 
-    def depth_head(self, output: Tensor, codebook: int, *, apart: bool = False) -> Tensor:
-        """Logits `[B, V]` of `codebook` (1 to K-1) from the depth decoder's output `[B, depth dim]`.
-
-        `apart` copies the head out of the others: torch's compiled products take a constant that begins elsewhere than
-        its memory for the one at the beginning (2.13). Where weights are built in, it is copied once, on compiling.
-        """
-        head = self.audio_head.select(0, codebook - 1).T
-        return F.linear(output, head.contiguous() if apart else head)
+    def depth_head(self, output: Tensor, codebook: int) -> Tensor:
+        """Logits `[B, V]` of `codebook` (1 to K-1) from the depth decoder's output `[B, depth dim]`."""
+        return multiply(output, self.audio_head.select(0, codebook - 1).T)

@@ -16,11 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from duologue.config import TransformerConfig
+from duologue.nn.linear import Linear
+from duologue.nn.operators import operators_for
 from duologue.nn.rope import apply_rope
 from duologue.nn.state import State
 
-# Room of a cache up to which torch's attention takes longer to be called than to be computed.
-_FEW_KEYS = 16
+# Room of a cache up to which any attention takes longer to be called than to be computed, and the steps up to which
+# the engine's own is the faster one.
+_FEW_KEYS, _FEW_STEPS = 16, 4
 
 
 @dataclass
@@ -63,10 +66,10 @@ class Attention(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.num_heads, self.num_kv_heads, self.head_size = config.num_heads, config.num_kv_heads, config.head_size
-        self.q_proj = nn.Linear(config.dim, config.num_heads * config.head_size, bias=False)
-        self.k_proj = nn.Linear(config.dim, config.num_kv_heads * config.head_size, bias=False)
-        self.v_proj = nn.Linear(config.dim, config.num_kv_heads * config.head_size, bias=False)
-        self.o_proj = nn.Linear(config.num_heads * config.head_size, config.dim, bias=False)
+        self.q_proj = Linear(config.dim, config.num_heads * config.head_size, bias=False)
+        self.k_proj = Linear(config.dim, config.num_kv_heads * config.head_size, bias=False)
+        self.v_proj = Linear(config.dim, config.num_kv_heads * config.head_size, bias=False)
+        self.o_proj = Linear(config.num_heads * config.head_size, config.dim, bias=False)
 
     def forward(
         self,
@@ -132,6 +135,9 @@ class Attention(nn.Module):
             return _attend_to_few(queries, keys, values)
         if shared and steps > 1:
             return _attend_beyond_shared(queries, keys, values, shared)
+        operators = operators_for(queries, keys, values)
+        if operators is not None and steps <= _FEW_STEPS and (mask is not None or steps == 1):
+            return operators.attend(queries, keys, values, mask)
         is_causal = False
         if mask is None and steps > 1:  # a branch, for a compiler that wants a plain bool
             is_causal = True

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from duologue.nn.linear import multiply
 from duologue.nn.state import State
 
 # A product is the faster way with so many outputs, or windows of no more than so many numbers in all.
@@ -102,7 +103,7 @@ class CausalConv1d(nn.Module):
 
     def multiply(self, windows: Tensor) -> Tensor:
         """Windows of steps `[B, T, kernel * C] -> [B, T, C']`."""
-        return F.linear(windows, self.matrix(), self.conv.bias)
+        return multiply(windows, self.matrix(), self.conv.bias)
 
     def _convolve(self, x: Tensor) -> Tensor:
         conv, kernel, stride = self.conv, self.conv.kernel_size[0], self.conv.stride[0]
@@ -162,7 +163,7 @@ class CausalConvTranspose1d(nn.Module):
 
     def multiply(self, steps: Tensor) -> Tensor:
         """Steps `[B, T, C]` -> what each of them makes, `[B, T, kernel * C']`."""
-        return F.linear(steps, self.matrix())
+        return multiply(steps, self.matrix())
 
     def _lay_over(self, x: Tensor, state: ConvTransposeState | None) -> Tensor:
         """`forward` as products whose rows are the steps, of as many steps at once as make `_PIECE` numbers."""

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from duologue.config import TransformerConfig
 from duologue.nn.attention import Attention, KVCache, causal_mask, slot_positions
+from duologue.nn.linear import Linear
 from duologue.nn.rope import rope_angles, rope_frequencies
 from duologue.nn.state import State, unwritten_zeros
 
@@ -97,9 +98,9 @@ class SwiGLU(nn.Module):
 
     def __init__(self, dim: int, ffn_dim: int) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(dim, ffn_dim, bias=False)
-        self.up_proj = nn.Linear(dim, ffn_dim, bias=False)
-        self.down_proj = nn.Linear(ffn_dim, dim, bias=False)
+        self.gate_proj = Linear(dim, ffn_dim, bias=False)
+        self.up_proj = Linear(dim, ffn_dim, bias=False)
+        self.down_proj = Linear(ffn_dim, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))  # type: ignore[no-any-return]
@@ -110,8 +111,8 @@ class GeluMLP(nn.Module):
 
     def __init__(self, dim: int, ffn_dim: int) -> None:
         super().__init__()
-        self.up_proj = nn.Linear(dim, ffn_dim, bias=False)
-        self.down_proj = nn.Linear(ffn_dim, dim, bias=False)
+        self.up_proj = Linear(dim, ffn_dim, bias=False)
+        self.down_proj = Linear(ffn_dim, dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(F.gelu(self.up_proj(x)))  # type: ignore[no-any-return]
