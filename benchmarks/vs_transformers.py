@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def our_frames(model: CSM, ids: Tensor, count: int, backend: Backend = EAGER) ->
     total = _WARM_FRAMES + count
     request = FrameRequest(rows, SamplingOptions(0.0, 1, 0, guidance=1.0), total)
     batch, speaking = FrameBatch.alone(model, request, backend)
-    with compiling(long_loops=False):
+    with nullcontext() if backend is EAGER else compiling(long_loops=False):
         for _ in range(_WARM_FRAMES):
             batch.step()
     started = time.perf_counter()

@@ -122,7 +122,8 @@ class Backend:
         # would for rows that are even, for codes in another order, and for those of another mode (a clone is of ours).
         state.transformer.extent, state.transformer.is_even = state.transformer.capacity, False
         codes = codes.clone(memory_format=torch.contiguous_format)
-        torch._dynamo.mark_static(codes, 2)
+        if self.name == "compiled":
+            torch._dynamo.mark_static(codes, 2)
         return self.decode_codes(codec, codes, tables, state)
 
 

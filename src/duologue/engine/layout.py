@@ -27,7 +27,7 @@ def lay_out(module: AnyModule, *, by_output: bool = False) -> AnyModule:
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Conv1d | nn.ConvTranspose1d):
             _rearrange(part.weight, _order(part, by_output))
-        elif isinstance(part, CSM) and isinstance(part.audio_head, Tensor) and by_output:
+        elif by_output and isinstance(part, CSM):
             _rearrange(part.audio_head, (0, 2, 1))
     return module
 

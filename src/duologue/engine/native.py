@@ -1,8 +1,9 @@
 """Operators in C++ for the products of compiled graphs, built once by the compiler that those need anyway.
 
 A frame's products read many weights for a row or two. torch's read them from one place in memory after another, from
-which a core fetches at two thirds of what it can (dev/LOG.md); ours read four places side by side. And nothing between
-two products is Python, which lies all over memory and is read anew whenever a large model's weights have been.
+which a core fetches two thirds to four fifths of what it can (dev/LOG.md); ours read four places side by side. And
+nothing between two products is Python, which lies all over memory and is read anew whenever a large model's weights
+have been.
 """
 
 from __future__ import annotations
