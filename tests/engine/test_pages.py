@@ -1,5 +1,6 @@
 """Memory that is taken while a model is loaded lies in large pages afterwards; other memory is left alone."""
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -75,3 +76,19 @@ def test_only_new_parts_of_a_region_are_moved():
     assert list(pages._beyond(old, Region(30, 50, 20, 0))) == [(30, 50)]
     assert list(pages._beyond(old, Region(22, 28, 6, 0))) == []
     assert list(pages._beyond([], Region(1, 2, 1, 0))) == [(1, 2)]
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="asks glibc")
+def test_what_is_free_between_what_is_used_goes_back_to_the_system():
+    code = (
+        "import torch; from duologue.engine.pages import large_pages, regions\n"
+        "resident = lambda: sum(region.resident for region in regions())\n"
+        "before = resident()\n"
+        "with large_pages():\n"
+        "    parts = [torch.ones(25_000) for _ in range(1000)]\n"  # each too small for memory of its own
+        "    within = resident() - before; parts = parts[::100]\n"
+        "print(within, resident() - before)"
+    )
+    within, after = map(int, in_a_new_process(code).split())
+    assert within > 90 * MEGABYTE
+    assert after < within / 3

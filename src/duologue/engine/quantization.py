@@ -6,8 +6,8 @@ the rows beside it, not even in its last bit. What reads the same input is one p
 
 The kernel is torch's own for quantized linear layers (FBGEMM on x86). Of what torch 2.13 has, measured on one AMD Zen 4
 core for 8192 x 2048 weights and one row: float32 3.7 ms, bfloat16 3.1, int8 weights with bfloat16 rows
-(`_weight_int8pack_mm`) 1.8, oneDNN's dynamic int8 1.1, FBGEMM's 0.5 (dev/LOG.md). The compiled backend has one of its own
-(`kernels/products.cpp`), which gives the same whole numbers sooner.
+(`_weight_int8pack_mm`) 1.8, oneDNN's dynamic int8 1.1, FBGEMM's 0.5 (dev/LOG.md). The compiled backend has one of
+our own (`kernels/products.cpp`), which gives the same whole numbers sooner.
 """
 
 from __future__ import annotations
