@@ -43,8 +43,9 @@ def load(
     float32 on a CPU and bfloat16 on CUDA, while the codec is float32 (see `Mimi.steadied` for what decodes in float64);
     `quantize="int8"` packs the model's matrices for a CPU: several times faster, nearly the same speech, neither to be
     trained nor saved. `backend="compiled"` has `torch.compile` make one loop of what lies between two matrix products,
-    and builds the weights of a small float32 model into it: about three times as fast on a CPU, the same speech but for
-    rounding, after some minutes of compiling (one where that was done before); it needs a C++ compiler.
+    and calls operators of ours for these where they can be built (Linux, x86-64): about three times as fast on a CPU,
+    the same speech but for rounding, after some minutes of compiling (a third of one where that was done before); it
+    needs a C++ compiler.
     `backend="cuda-graphs"` launches a frame's kernels on a GPU all at once; the first utterance records them.
 
     `revision`, `token`, `cache_dir` and `offline` are for the hub. `voices_dir` is a folder of the user's own voices.
