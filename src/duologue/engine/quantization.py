@@ -140,8 +140,8 @@ class Int8Linear(nn.Module):
             self._weights = (_NativeWeights if native else _TorchWeights)(self.number, codes, scale)
             self(torch.zeros(1, codes.shape[1]))
         except RuntimeError as error:
-            engine = torch.backends.quantized.engine
-            raise OptionError(f"quantize 'int8': torch's kernels for it ({engine}) do not run here: {error}") from error
+            kernels = "our kernels" if native else f"torch's kernels ({torch.backends.quantized.engine})"
+            raise OptionError(f"quantize 'int8': {kernels} for it do not run here: {error}") from error
 
     def forward(self, x: Tensor, number: int | None = None) -> Tensor:
         """Each row is scaled to its own largest value, so that the others have no part in it.
