@@ -26,9 +26,10 @@ from torch import Tensor
 from benchmarks.reporting import add_options, finish, header, table
 from duologue.checkpoints import load_checkpoint
 from duologue.config import CSM_PRESETS
-from duologue.engine.backends import EAGER, Backend, compiling, find_backend
+from duologue.engine.backends import EAGER, Backend, find_backend
 from duologue.engine.batch import FrameBatch, FrameRequest
 from duologue.engine.bench import bandwidth, frame_bytes
+from duologue.engine.compiling import compiling
 from duologue.engine.layout import lay_out
 from duologue.engine.native import load_operators
 from duologue.engine.pages import large_pages

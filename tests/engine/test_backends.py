@@ -1,7 +1,9 @@
 """Compiled, the parts of a frame give what they give eager; where they cannot be compiled, loading says so."""
 
+import gc
 import shutil
 import warnings
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,9 +14,11 @@ import torch
 import duologue
 from duologue.codec.mimi import Mimi
 from duologue.config import MIMI_PRESETS, HarmonicConfig
-from duologue.engine import backends, warming
-from duologue.engine.backends import EAGER, compiling, find_backend
+from duologue.engine import compiling as compiling_module
+from duologue.engine import warming
+from duologue.engine.backends import EAGER, find_backend
 from duologue.engine.batch import FrameBatch, FrameRequest
+from duologue.engine.compiling import Compiled, compiling
 from duologue.engine.generator import Generator
 from duologue.engine.layout import lay_out
 from duologue.engine.native import load_operators
@@ -142,9 +146,38 @@ def check_eight_bits(packed: Int8CSM) -> None:
             given = one[1]
 
 
+def test_each_module_has_graphs_of_its_own(quiet):
+    counted = torch._dynamo.testing.CompileCounter()
+
+    def apply(layer, x):
+        return layer(x)
+
+    def assert_applied(layer, x, num_graphs):
+        torch.testing.assert_close(compiled(layer, x), layer(x))
+        assert counted.frame_count == num_graphs
+
+    compiled, real = Compiled(apply), torch.compile
+    first, second = torch.nn.Linear(3, 5), torch.nn.Linear(3, 5)
+    second.hidden = torch.nn.Linear(1, 1)  # a module of other contents
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", lambda function, **options: real(function, backend=counted, **options))
+        assert_applied(first, torch.randn(2, 3), 1)
+        assert_applied(first, torch.randn(2, 3), 1)
+        assert_applied(second, torch.randn(2, 3), 2)
+        assert_applied(first, torch.randn(2, 3), 2)
+        with torch.no_grad():
+            first.weight.add_(1)
+        assert_applied(first, torch.randn(2, 3), 2)
+        assert_applied(first.double(), torch.randn(2, 3).double(), 3)
+        kept = weakref.ref(second)
+        del second
+        gc.collect()
+        assert kept() is None
+
+
 def test_loops_over_a_row_have_one_thread(monkeypatch):
     loaded = []
-    monkeypatch.setattr(backends, "load_operators", lambda: loaded.append(True))
+    monkeypatch.setattr(compiling_module, "load_operators", lambda: loaded.append(True))
     before = torch._inductor.config.cpp.threads
     with compiling(long_loops=False):
         assert torch._inductor.config.cpp_wrapper and torch._inductor.config.cpp.threads == 1

@@ -23,7 +23,7 @@ needs_build = pytest.mark.skipif(
 
 
 @needs_build
-@pytest.mark.parametrize("num_rows", [0, 1, 2, 5])
+@pytest.mark.parametrize("num_rows", [0, 1, 2, 5, 16, 17, 47])
 @pytest.mark.parametrize(("num_outputs", "num_inputs"), [(1, 8), (7, 16), (1003, 24), (96, 1024)])
 def test_products_in_float32(num_rows, num_outputs, num_inputs):
     assert native.load_operators()
@@ -31,6 +31,9 @@ def test_products_in_float32(num_rows, num_outputs, num_inputs):
     rows, weights = torch.randn(num_rows, num_inputs), torch.randn(num_outputs, num_inputs)
     product = torch.ops.duologue_native.float_product(rows, weights)
     torch.testing.assert_close(product, F.linear(rows, weights), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(torch.ops.duologue_native.float_product(rows[:, None], weights), product[:, None])
+    if num_rows > 16:
+        return
     for row, expected in zip(rows, product, strict=True):  # alone, to the last bit
         assert torch.equal(torch.ops.duologue_native.float_product(row[None], weights)[0], expected)
 

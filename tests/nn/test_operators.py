@@ -32,11 +32,10 @@ def change(function, *arguments):
         return added
 
 
-def test_few_rows_of_a_linear_layer(registered):
+def test_rows_of_a_linear_layer(registered):
     layer = Linear(16, 5)
     assert change(layer, torch.randn(3, 1, 16)) == 1
     assert change(layer, torch.randn(16)) == 1
-    assert change(layer, torch.randn(33, 16)) == 0
     assert change(Linear(12, 5), torch.randn(2, 12)) == 0
     assert change(layer.double(), torch.randn(2, 16).double()) == 0
     assert change(nn.Linear(16, 5), torch.randn(2, 16)) == 0
@@ -53,7 +52,7 @@ def test_convolutions_whose_weights_lie_in_order(registered):
     assert change(conv, torch.randn(1, 4, 2)) == 1
     assert change(back, step) == 0
     back.conv.weight.data = back.conv.weight.data.permute(2, 1, 0).contiguous().permute(2, 1, 0)
-    assert change(back, step) == 1
+    assert change(back, step) == 2  # of the step, and of the one before it
 
 
 def test_attention_of_few_steps(registered):

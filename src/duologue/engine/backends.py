@@ -8,19 +8,16 @@ products is one loop, and the products are our own (`native.py`).
 
 from __future__ import annotations
 
-import inspect
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from duologue.codec.mimi import Mimi, MimiDecoderState
-from duologue.engine.native import load_operators
+from duologue.engine.compiling import Compiled
+from duologue.engine.native_decoder import native_decoder
 from duologue.engine.sampling import BatchSampling, sample
 from duologue.errors import OptionError
 from duologue.frames import END_CODE
@@ -33,8 +30,6 @@ BACKENDS = ("eager", "compiled", "cuda-graphs")
 MOST_COMPILED = 2
 # A graph of more layers takes minutes to compile.
 _MAX_LAYERS = 64
-# What calls the loops is a tenth of a frame's time in Python.
-_OPTIONS = {"cpp_wrapper": True, "size_asserts": False}
 
 
 def read_frames(model: CSM, tokens: Tensor, mask: Tensor, state: TransformerState, num_valid: Tensor | None) -> Tensor:
@@ -115,6 +110,9 @@ class Backend:
 
         One frame or two at a time are what repeats; more at once take so little time each that they are never compiled.
         """
+        native = native_decoder(codec) if self.name == "compiled" else None
+        if native is not None and codes.shape[-1] <= native.max_frames:
+            return native.decode(codes, state)
         tables = codec.quantizer.tables()
         if self is EAGER or codes.shape[-1] > MOST_COMPILED:
             return decode_codes(codec, codes, tables, state)
@@ -132,30 +130,9 @@ EAGER = Backend("eager", read_frames, first_code, next_codes, decode_codes)
 
 @cache
 def _compiled() -> Backend:
-    # Each model and each kind of input is compiled anew; an older torch gives up after eight, and goes on eager.
-    is_limit_ours = "recompile_limit" in inspect.signature(torch.compile).parameters
-    options: dict[str, Any] = {"fullgraph": True, "recompile_limit": 64} if is_limit_ours else {}
     return Backend(
-        "compiled",
-        torch.compile(read_frames, **options),
-        torch.compile(first_code, **options),
-        torch.compile(next_codes, **options),
-        torch.compile(decode_codes, **options),
+        "compiled", Compiled(read_frames), Compiled(first_code), Compiled(next_codes), Compiled(decode_codes)
     )
-
-
-@contextmanager
-def compiling(*, long_loops: bool) -> Iterator[None]:
-    """What is compiled in here calls its products without Python, our own wherever they are there.
-
-    Loops over a frame's sound are `long_loops`, for all threads. Those over a row or two are over before a second
-    thread has begun: one runs them.
-    """
-    load_operators()
-    options = {**_OPTIONS, **({} if long_loops else {"cpp.threads": 1})}
-    with torch._inductor.config.patch(options), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of names in torch that its compiler uses
-        yield
 
 
 def find_backend(name: str, device: torch.device | None = None) -> Backend:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def has_vnni() -> bool:
 
 
 def _float_shaped(rows: Tensor, weights: Tensor) -> Tensor:
-    return rows.new_empty(rows.shape[0], weights.shape[0])
+    return rows.new_empty(*rows.shape[:-1], weights.shape[0])
 
 
 def _attend_shaped(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
@@ -70,21 +71,26 @@ def int8_shaped(rows: Tensor, levels: int, number: int, num_outputs: int) -> Ten
 def _built() -> Path:
     """The library, built unless these sources were built before with this compiler and torch, for this processor."""
     root, sources = Path(torch.__file__).parent, sorted(_SOURCES.iterdir())
-    command = [*shlex.split(os.environ.get("CXX", "g++")), "-O3", "-std=c++20", "-shared", "-fPIC", "-fopenmp"]
-    command += ["-mavx2", "-mfma", *(("-mavx512vl", "-mavx512vnni") if has_vnni() else ())]
-    command += ["-DCPU_CAPABILITY=AVX2", "-DCPU_CAPABILITY_AVX2"]  # for torch's vectors
-    command += [f"-I{root / 'include'}", f"-I{root / 'include/torch/csrc/api/include'}"]
-    command += [str(source) for source in sources if source.suffix == ".cpp"]
-    command += [f"-L{root / 'lib'}", "-ltorch_cpu", "-lc10"]
-    made_of = "\0".join((*command, torch.__version__, *(source.read_text(encoding="utf-8") for source in sources)))
+    compiler = [*shlex.split(os.environ.get("CXX", "g++")), "-O3", "-std=c++20", "-fPIC", "-fopenmp"]
+    compiler += ["-mavx2", "-mfma", *(("-mavx512vl", "-mavx512vnni") if has_vnni() else ())]
+    compiler += ["-DCPU_CAPABILITY=AVX2", "-DCPU_CAPABILITY_AVX2"]  # for torch's vectors
+    compiler += [f"-I{root / 'include'}", f"-I{root / 'include/torch/csrc/api/include'}"]
+    libraries = [f"-L{root / 'lib'}", "-ltorch_cpu", "-lc10"]
+    made_of = "\0".join((*compiler, torch.__version__, *(source.read_text(encoding="utf-8") for source in sources)))
     target = _folder() / f"kernels-{hashlib.sha256(made_of.encode()).hexdigest()[:16]}.so"
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder, ThreadPoolExecutor() as pool:
+            objects = {source: Path(folder) / f"{source.stem}.o" for source in sources if source.suffix == ".cpp"}
+            list(pool.map(lambda each: _run(*compiler, "-c", each[0], "-o", each[1]), objects.items()))
             made = Path(folder) / target.name
-            subprocess.run([*command, "-o", str(made)], check=True, capture_output=True, text=True)
+            _run(*compiler, "-shared", *objects.values(), *libraries, "-o", made)
             made.replace(target)  # at once, whoever else is building it
     return target
+
+
+def _run(*command: str | Path) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True)
 
 
 def _folder() -> Path:

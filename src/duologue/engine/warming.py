@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from duologue.codec.mimi import Mimi, MimiDecoderState
-from duologue.engine.backends import MOST_COMPILED, Backend, compiling
+from duologue.engine.backends import MOST_COMPILED, Backend
 from duologue.engine.batch import FrameBatch, FrameRequest
+from duologue.engine.compiling import compiling
 from duologue.engine.sampling import SamplingOptions
 from duologue.errors import OptionError
 from duologue.frames import audio_rows

@@ -1,7 +1,7 @@
 """Causal 1-D convolutions that run offline and streaming with the same result.
 
-Source: Kyutai, `moshi/modules/conv.py`. A convolution looks back `(kernel - 1) * dilation + 1 - stride` samples; a
-transposed convolution owes the next call `kernel - stride` samples. Streaming calls take a multiple of the stride.
+Source: Kyutai, `moshi/modules/conv.py`. A convolution looks back `(kernel - 1) * dilation + 1 - stride` samples, a
+transposed one as many as `kernel - stride` outputs come of. Streaming calls take a multiple of the stride.
 
 On a CPU the channels of a step lie side by side, as matrix products leave them, and a convolution is a product over
 windows of steps wherever copying the windows takes less time than it saves; elsewhere torch's own, which in this order
@@ -37,9 +37,9 @@ class ConvState(State):
 
 @dataclass
 class ConvTransposeState(State):
-    """The outputs that the next call adds to its own first ones: `[B, C, kernel - stride]`, bias not included."""
+    """The inputs that the next call's first outputs depend on, too: `[B, C, look_back]`."""
 
-    owed: Tensor
+    previous: Tensor
 
 
 class CausalConv1d(nn.Module):
@@ -132,30 +132,37 @@ class CausalConvTranspose1d(nn.Module):
         self.conv = nn.ConvTranspose1d(in_channels, out_channels, kernel_size, stride=stride, groups=groups, bias=bias)
         self.overlap = kernel_size - stride
 
+    @property
+    def look_back(self) -> int:
+        """Earlier inputs that an output depends on."""
+        return -(-self.overlap // self.conv.stride[0])
+
     def init_state(self, batch: int) -> ConvTransposeState:
         """The state of `batch` rows before their first step, on the weights' device."""
         weight = self.conv.weight
-        shape = (batch, self.conv.out_channels, self.overlap)
+        shape = (batch, self.conv.in_channels, self.look_back)
         return ConvTransposeState(torch.zeros(shape, device=weight.device, dtype=weight.dtype))
 
     def forward(self, x: Tensor, state: ConvTransposeState | None = None) -> Tensor:
         """`[B, C, T] -> [B, C', T * stride]`. The state is updated in place."""
-        if x.device.type == "cpu" and self.overlap <= self.conv.stride[0]:
-            return self._lay_over(_channels_together(x), state)
-        y = self.conv(x)  # [B, C', T * stride + overlap]
-        if state is None or not self.overlap:
-            return y[..., : y.shape[-1] - self.overlap]  # type: ignore[no-any-return]
-        y[..., : self.overlap] += state.owed
-        owed = y[..., -self.overlap :]
-        if self.conv.bias is not None:
-            owed = owed - self.conv.bias[:, None]
-        state.owed.copy_(owed)
-        return y[..., : y.shape[-1] - self.overlap]  # type: ignore[no-any-return]
+        steps, stride = x.shape[-1], self.conv.stride[0]
+        is_product = x.device.type == "cpu" and self.look_back <= 1
+        if state is None and not is_product:
+            return self.conv(x)[..., : steps * stride]  # type: ignore[no-any-return]
+        x = _channels_together(x)
+        if self.look_back:
+            x = _join(x.new_zeros(*x.shape[:2], self.look_back) if state is None else state.previous, x)
+            if state is not None:
+                state.previous.copy_(x[..., steps:])
+        if is_product:
+            return self._lay_over(x)
+        start = self.look_back * stride
+        return self.conv(x)[..., start : start + steps * stride]  # type: ignore[no-any-return]
 
     @property
     def is_product(self) -> bool:
         """Whether it is one of matrices on a CPU."""
-        return self.conv.groups == 1 and self.overlap <= self.conv.stride[0]
+        return self.conv.groups == 1 and self.look_back <= 1
 
     def matrix(self) -> Tensor:
         """The weights of the product, `[kernel * C', C]`."""
@@ -165,36 +172,34 @@ class CausalConvTranspose1d(nn.Module):
         """Steps `[B, T, C]` -> what each of them makes, `[B, T, kernel * C']`."""
         return multiply(steps, self.matrix())
 
-    def _lay_over(self, x: Tensor, state: ConvTransposeState | None) -> Tensor:
-        """`forward` as products whose rows are the steps, of as many steps at once as make `_PIECE` numbers."""
-        conv = self.conv
-        owed = x.new_zeros(len(x), self.overlap, conv.out_channels) if state is None else state.owed.transpose(1, 2)
-        num_steps = max(1, _PIECE // (len(x) * conv.kernel_size[0] * conv.out_channels))
-        rows = x.transpose(1, 2)
-        made = []
-        for piece in (rows,) if torch.compiler.is_compiling() else rows.split(num_steps, dim=1):
-            if conv.groups == 1:
-                parts = self.multiply(piece).unflatten(-1, (-1, conv.out_channels))  # [B, T, kernel, C']
-            else:
-                parts = piece[:, :, None] * conv.weight[:, 0].T
-            y, owed = self._overlap(parts, owed)
-            made.append(y if conv.bias is None else y + conv.bias)
-        if state is not None:
-            state.owed.copy_(owed.transpose(1, 2))
+    def _lay_over(self, x: Tensor) -> Tensor:
+        """`forward` of an input `[B, C, look_back + T]` as products whose rows are its steps.
+
+        Of as many steps at once as make `_PIECE` numbers.
+        """
+        conv, rows = self.conv, x.transpose(1, 2)
+        num_steps = rows.shape[1] - self.look_back
+        at_once = max(1, _PIECE // (len(x) * conv.kernel_size[0] * conv.out_channels))
+        if torch.compiler.is_compiling() or at_once >= num_steps:
+            made = [self._overlap(rows)]
+        else:
+            starts = range(0, num_steps, at_once)
+            made = [self._overlap(rows[:, start : start + at_once + self.look_back]) for start in starts]
+        made = made if conv.bias is None else [y + conv.bias for y in made]
         return (made[0] if len(made) == 1 else torch.cat(made, dim=1)).transpose(1, 2)
 
-    def _overlap(self, parts: Tensor, owed: Tensor) -> tuple[Tensor, Tensor]:
-        """What each step makes `[B, T, kernel, C']`, laid one stride further each: `[B, T * stride, C']`.
-
-        `owed [B, overlap, C']` by the step before, and by the last one in return.
-        """
-        stride = self.conv.stride[0]
-        own, later = parts[:, :, :stride], parts[:, :, stride:]
-        earlier = torch.cat((owed[:, None], later[:, :-1]), dim=1)
-        y = own[:, :, : self.overlap] + earlier
-        if self.overlap < stride:
-            y = torch.cat((y, own[:, :, self.overlap :]), dim=2)
-        return y.flatten(1, 2), later[:, -1]
+    def _overlap(self, steps: Tensor) -> Tensor:
+        """What steps `[B, look_back + T, C]` make, laid a stride further each: `[B, T * stride, C']`, without bias."""
+        conv, stride = self.conv, self.conv.stride[0]
+        if conv.groups == 1:
+            parts = self.multiply(steps).unflatten(-1, (-1, conv.out_channels))  # [B, look_back + T, kernel, C']
+        else:
+            parts = steps[:, :, None] * conv.weight[:, 0].T
+        own = parts[:, self.look_back :, :stride]
+        if self.look_back:
+            y = own[:, :, : self.overlap] + parts[:, :-1, stride:]
+            own = y if self.overlap == stride else torch.cat((y, own[:, :, self.overlap :]), dim=2)
+        return own.flatten(1, 2)  # type: ignore[no-any-return]
 
 
 def _channels_together(x: Tensor) -> Tensor:

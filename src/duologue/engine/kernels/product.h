@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 namespace duologue {
 
@@ -58,13 +59,52 @@ struct Int8 {
   }
 };
 
-// [R, N] times [M, N] to [R, M], row-major all of them.
+// Rows of inputs that begin `step` apart, less than there are inputs where they overlap, in batches of `per_batch`.
+template <typename Kind>
+struct Rows {
+  const typename Kind::Input* values;
+  int64_t count, step, per_batch, batch_step;
+
+  Rows(const typename Kind::Input* values, int64_t count, int64_t step)
+      : Rows(values, count, step, std::max<int64_t>(1, count), 0) {}
+  Rows(const typename Kind::Input* values, int64_t count, int64_t step, int64_t per_batch, int64_t batch_step)
+      : values(values), count(count), step(step), per_batch(per_batch), batch_step(batch_step) {}
+
+  const typename Kind::Input* at(int64_t row) const {
+    return values + row / per_batch * batch_step + row % per_batch * step;
+  }
+};
+
+// `num_parts` matrices [M, N] one after the other. A row's last N inputs are for the first, those before for the next.
+template <typename Kind>
+struct Weights {
+  const typename Kind::Weight* values;
+  int64_t num_outputs, num_inputs, num_parts = 1;
+
+  // Those of a part of the inputs, for an output and all that follow.
+  const typename Kind::Weight* at(int64_t part, int64_t output) const {
+    return values + ((num_parts - 1 - part) * num_outputs + output) * num_inputs;
+  }
+};
+
+// What is added to outputs: a bias, over and over along [M], and others [R, M], either of which may be missing.
+struct Added {
+  const float* bias = nullptr;
+  int64_t bias_size = 1;
+  const float* others = nullptr;
+
+  float at(int64_t row, int64_t output, int64_t num_outputs) const {
+    return (bias == nullptr ? 0 : bias[output % bias_size]) + (others == nullptr ? 0 : others[row * num_outputs + output]);
+  }
+};
+
+// Rows [R, num_parts * N] times weights to [R, M].
 template <typename Kind>
 struct Product {
-  const typename Kind::Input* inputs;
-  const typename Kind::Weight* weights;
+  Rows<Kind> rows;
+  Weights<Kind> weights;
   typename Kind::Output* outputs;
-  int64_t num_rows, num_inputs, num_outputs;
+  Added added = {};  // to floats
 
   // Outputs `first` to `last` of all rows.
   void compute(int64_t first, int64_t last) const {
@@ -73,36 +113,55 @@ struct Product {
     for (int64_t output = first + kPlaces * apart; output < last; ++output) column<1>(output, 0);
   }
 
+  // All outputs of rows `first` to `last`.
+  void compute_rows(int64_t first, int64_t last) const {
+    for (int64_t output = 0; output < weights.num_outputs; ++output) {
+      int64_t row = first;
+      for (; row + 2 <= last; row += 2) tile<2, 1>(row, output, 0);
+      if (row < last) tile<1, 1>(row, output, 0);
+    }
+  }
+
+  // Outputs that are worth a thread.
+  int64_t share() const {
+    return std::max<int64_t>(1, kFew / std::max<int64_t>(1, rows.count * weights.num_inputs * weights.num_parts));
+  }
+
+ private:
   template <int places>
   void column(int64_t output, int64_t apart) const {
     int64_t row = 0;
-    for (; row + 2 <= num_rows; row += 2) tile<2, places>(row, output, apart);
-    if (row < num_rows) tile<1, places>(row, output, apart);
+    for (; row + 2 <= rows.count; row += 2) tile<2, places>(row, output, apart);
+    if (row < rows.count) tile<1, places>(row, output, apart);
   }
 
-  template <int rows, int places>
+  template <int num_rows, int places>
   void tile(int64_t row, int64_t output, int64_t apart) const {
-    typename Kind::Vector sums[rows][places] = {}, weight[places];
-    const auto* from = weights + output * num_inputs;
-    for (int64_t input = 0; input < num_inputs; input += Kind::kWidth) {
-      for (int place = 0; place < places; ++place) {
-        weight[place] = Kind::load(from + place * apart * num_inputs + input);
-      }
-      for (int r = 0; r < rows; ++r) {
-        const auto given = Kind::load(inputs + (row + r) * num_inputs + input);
+    typename Kind::Vector sums[num_rows][places] = {}, weight[places];
+    const typename Kind::Input* given[num_rows];
+    for (int r = 0; r < num_rows; ++r) given[r] = rows.at(row + r);
+    const int64_t num_inputs = weights.num_inputs;
+    for (int64_t part = 0; part < weights.num_parts; ++part) {
+      const auto* from = weights.at(part, output);
+      for (int64_t input = 0; input < num_inputs; input += Kind::kWidth) {
         for (int place = 0; place < places; ++place) {
-          sums[r][place] = Kind::add(sums[r][place], given, weight[place]);
+          weight[place] = Kind::load(from + place * apart * num_inputs + input);
+        }
+        for (int r = 0; r < num_rows; ++r) {
+          const auto one = Kind::load(given[r] + part * num_inputs + input);
+          for (int place = 0; place < places; ++place) sums[r][place] = Kind::add(sums[r][place], one, weight[place]);
         }
       }
     }
-    for (int r = 0; r < rows; ++r) {
+    for (int r = 0; r < num_rows; ++r) {
       for (int place = 0; place < places; ++place) {
-        outputs[(row + r) * num_outputs + output + place * apart] = Kind::total(sums[r][place]);
+        const int64_t to = output + place * apart;
+        auto sum = Kind::total(sums[r][place]);
+        if constexpr (std::is_same_v<Kind, Float>) sum += added.at(row + r, to, weights.num_outputs);
+        outputs[(row + r) * weights.num_outputs + to] = sum;
       }
     }
   }
-
-  int64_t share() const { return std::max<int64_t>(1, kFew / std::max<int64_t>(1, num_rows * num_inputs)); }
 };
 
 }  // namespace duologue

@@ -10,26 +10,30 @@
 #include <unordered_map>
 #include <vector>
 
-#include "product.h"
+#include "float_product.h"
 
 namespace {
 
 using duologue::Float;
+using duologue::FloatProduct;
 using duologue::Int8;
 using duologue::Product;
 
-// Rows [R, N] times weights [M, N]: [R, M]; N is a multiple of 8.
+// Rows [..., N] times weights [M, N]: [..., M]; N is a multiple of 8.
 at::Tensor float_product(const at::Tensor& given, const at::Tensor& weights) {
   const auto rows = given.contiguous();
   TORCH_CHECK(
-      rows.dim() == 2 && weights.dim() == 2 && weights.is_contiguous() && rows.size(1) == weights.size(1),
-      "rows [R, N] and weights [M, N] that lie in order, not ", rows.sizes(), " and ", weights.sizes());
-  TORCH_CHECK(rows.size(1) % Float::kWidth == 0, "inputs of a multiple of ", Float::kWidth, ", not ", rows.size(1));
-  auto outputs = at::empty({rows.size(0), weights.size(0)}, rows.options());
-  const Product<Float> product{
-      rows.const_data_ptr<float>(), weights.const_data_ptr<float>(), outputs.mutable_data_ptr<float>(),
-      rows.size(0), rows.size(1), weights.size(0)};
-  at::parallel_for(0, product.num_outputs, product.share(), [&](int64_t first, int64_t last) {
+      rows.dim() >= 1 && weights.dim() == 2 && weights.is_contiguous() && rows.size(-1) == weights.size(1),
+      "rows [..., N] and weights [M, N] that lie in order, not ", rows.sizes(), " and ", weights.sizes());
+  const int64_t num_inputs = weights.size(1);
+  TORCH_CHECK(num_inputs % Float::kWidth == 0, "inputs of a multiple of ", Float::kWidth, ", not ", num_inputs);
+  auto shape = rows.sizes().vec();
+  shape.back() = weights.size(0);
+  auto outputs = at::empty(shape, rows.options());
+  const FloatProduct product(
+      {rows.const_data_ptr<float>(), rows.numel() / std::max<int64_t>(1, num_inputs), num_inputs},
+      {weights.const_data_ptr<float>(), weights.size(0), num_inputs}, outputs.mutable_data_ptr<float>());
+  at::parallel_for(0, product.count(), product.share(), [&](int64_t first, int64_t last) {
     product.compute(first, last);
   });
   return outputs;
@@ -87,7 +91,7 @@ at::Tensor int8_product(const at::Tensor& given, int64_t levels, c10::SymInt num
   }
   auto outputs = at::empty({num_rows, num_outputs}, rows.options());
   const Product<Int8> product{
-      rounded.data(), weights.codes.const_data_ptr<int8_t>(), sums.data(), num_rows, filled, num_outputs};
+      {rounded.data(), num_rows, filled}, {weights.codes.const_data_ptr<int8_t>(), num_outputs, filled}, sums.data()};
   const auto* scale = weights.scale.const_data_ptr<float>();
   const auto* all = weights.sums.const_data_ptr<int32_t>();
   auto* to = outputs.mutable_data_ptr<float>();
