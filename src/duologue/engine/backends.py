@@ -3,7 +3,7 @@
 A frame is four functions: the backbone reads the newest row of every request, codebook 0 is drawn, then the other
 codes, and the codec makes sound of them. Each takes its state as an argument. Eager, a small model's frame is a
 thousand small operations, and calling them takes longer than what they compute; compiled, what lies between two matrix
-products is one loop, and the products are our own (`native.py`).
+products is one loop, and the products are our own (`native.py`), or Mimi's decoder as a whole (`native_decoder.py`).
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ class Backend:
     def decode_frames(self, codec: Mimi, codes: Tensor, state: MimiDecoderState) -> Tensor:
         """`Mimi.decode` of codes `[B, K, T]` that are known to be the codec's: `[B, 1, T * frame_size]`.
 
-        One frame or two at a time are what repeats; more at once take so little time each that they are never compiled.
+        Compiled, one frame or two at a time are what repeats; more at once take so little time each that they are never
+        compiled. Mimi's own decoder is one operator where that is to be had.
         """
         native = native_decoder(codec) if self.name == "compiled" else None
         if native is not None and codes.shape[-1] <= native.max_frames:

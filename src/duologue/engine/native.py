@@ -1,4 +1,4 @@
-"""Operators in C++ for the products of compiled graphs, built once by the compiler that those need anyway.
+"""Operators in C++ for the compiled backend, built once by the compiler that it needs anyway.
 
 A frame's products read many weights for a row or two. torch's read them from one place in memory after another, from
 which a core fetches two thirds to four fifths of what it can (dev/LOG.md); ours read four places side by side. And
