@@ -109,6 +109,23 @@ def test_attention(batch, heads, groups, steps, num_keys, size, is_masked):
 
 
 @needs_build
+@pytest.mark.parametrize("num_keys", [1, 13, 40])
+def test_keys_that_nobody_sees_change_no_bit(num_keys):
+    assert native.load_operators()
+    torch.manual_seed(0)
+    queries, keys, values = torch.randn(1, 4, 2, 16), torch.randn(1, 2, 57, 16), torch.randn(1, 2, 57, 16)
+    mask = torch.zeros(1, 1, 2, 57, dtype=torch.bool)
+    mask[..., :num_keys] = torch.rand(1, 1, 2, num_keys) < 0.8
+    mask[..., 0] = True
+    expected = torch.ops.duologue_native.attend(queries, keys, values, mask)
+    keys[:, :, num_keys:] = values[:, :, num_keys:] = 1e9
+    assert torch.equal(torch.ops.duologue_native.attend(queries, keys, values, mask), expected)
+    seen = (tensor[:, :, :num_keys].contiguous() for tensor in (keys, values))
+    fewer = torch.ops.duologue_native.attend(queries, *seen, mask[..., :num_keys].contiguous())
+    assert torch.equal(fewer, expected)
+
+
+@needs_build
 def test_attention_far_from_zero_and_what_it_cannot_take():
     assert native.load_operators()
     keys = torch.randn(1, 1, 20, 16, generator=torch.Generator().manual_seed(0))

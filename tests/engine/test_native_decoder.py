@@ -102,7 +102,7 @@ def test_what_it_cannot_take(codec):
         decoder.decode(codes.repeat(1, 2, 1), state)
     with pytest.raises(RuntimeError, match="are not for rings"):
         decoder.decode(some_codes(1, decoder.max_frames + 1), state)
-    with pytest.raises(RuntimeError, match="behind"):
+    with pytest.raises(RuntimeError, match="hold 2 rows"):
         decoder.decode(some_codes(2, 1), state)
     with pytest.raises(RuntimeError, match="float32"):
         decoder.decode(codes, copy.deepcopy(codec).double().init_decoder_state(1))

@@ -5,9 +5,12 @@
 
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
+#include <numeric>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -58,34 +61,32 @@ inline std::array<float, Vector::size()> lanes(const Vector& vector) {
   return values;
 }
 
-// Scores [S] to weights whose largest is 1, in place; their sum. `seen` says of each key whether it counts.
-inline float weigh(float* scores, const char* seen, int64_t num_keys, float scale) {
-  constexpr float kNever = -std::numeric_limits<float>::infinity();
+constexpr float kNever = -std::numeric_limits<float>::infinity();
+
+// Scores [S], S a multiple of 8, to weights whose largest is 1, in place; their sum. `seen` says whether a key counts.
+inline float weigh(std::span<float> scores, const char* seen, int64_t num_keys, float scale) {
   if (seen != nullptr) {
     for (int64_t key = 0; key < num_keys; ++key) scores[key] = seen[key] ? scores[key] : kNever;
   }
-  float largest = kNever, sum = 0;
-  int64_t key = 0;
   Vector most(kNever), sums(0);
-  for (; key + Vector::size() <= num_keys; key += Vector::size()) {
-    most = at::vec::maximum(most, Vector::loadu(scores + key));
+  for (auto from = scores.begin(); from < scores.end(); from += Vector::size()) {
+    most = at::vec::maximum(most, Vector::loadu(&*from));
   }
-  for (const float lane : lanes(most)) largest = std::max(largest, lane);
-  for (; key < num_keys; ++key) largest = std::max(largest, scores[key]);
-  const Vector shift(largest), factor(scale);
-  for (key = 0; key + Vector::size() <= num_keys; key += Vector::size()) {
-    const Vector weights = ((Vector::loadu(scores + key) - shift) * factor).exp_u20();
-    weights.store(scores + key);
+  const Vector largest(std::ranges::max(lanes(most))), factor(scale);
+  for (auto from = scores.begin(); from < scores.end(); from += Vector::size()) {
+    const Vector weights = ((Vector::loadu(&*from) - largest) * factor).exp_u20();
+    weights.store(&*from);
     sums = sums + weights;
   }
-  for (const float lane : lanes(sums)) sum += lane;
-  for (; key < num_keys; ++key) sum += scores[key] = std::exp((scores[key] - largest) * scale);
-  return sum;
+  const auto parts = lanes(sums);
+  return std::accumulate(parts.begin(), parts.end(), 0.0f);
 }
 
-// Values from one channel on, weighted for `rows` queries at once.
+// Values from one channel on, weighted for `rows` queries at once, whose weights begin `apart` from one another.
 template <int rows, int vectors>
-void mix(const float* weights, const Held& held, const Runs& runs, int64_t channel, const float* sums, float* mixed) {
+void mix(
+    const float* weights, int64_t apart, const Held& held, const Runs& runs, int64_t channel, const float* sums,
+    float* mixed) {
   __m256 totals[rows][vectors] = {};
   for (const auto& [first, last] : runs) {
     for (int64_t key = first; key < last; ++key) {
@@ -94,7 +95,7 @@ void mix(const float* weights, const Held& held, const Runs& runs, int64_t chann
         value[v] = Float::load(held.values + key * held.size + channel + v * Float::kWidth);
       }
       for (int row = 0; row < rows; ++row) {
-        const __m256 weight = _mm256_set1_ps(weights[row * held.count + key]);
+        const __m256 weight = _mm256_set1_ps(weights[row * apart + key]);
         for (int v = 0; v < vectors; ++v) totals[row][v] = Float::add(totals[row][v], weight, value[v]);
       }
     }
@@ -108,29 +109,38 @@ void mix(const float* weights, const Held& held, const Runs& runs, int64_t chann
 }
 
 template <int rows>
-void mix_all(const float* weights, const Held& held, const Runs& runs, const float* sums, float* mixed) {
+void mix_all(
+    const float* weights, int64_t apart, const Held& held, const Runs& runs, const float* sums, float* mixed) {
   int64_t channel = 0;
   for (; channel + 4 * Float::kWidth <= held.size; channel += 4 * Float::kWidth) {
-    mix<rows, 4>(weights, held, runs, channel, sums, mixed);
+    mix<rows, 4>(weights, apart, held, runs, channel, sums, mixed);
   }
-  for (; channel < held.size; channel += Float::kWidth) mix<rows, 1>(weights, held, runs, channel, sums, mixed);
+  for (; channel < held.size; channel += Float::kWidth) {
+    mix<rows, 1>(weights, apart, held, runs, channel, sums, mixed);
+  }
 }
 
 // Queries [R, D], all steps of a head, then those of the next, over what these heads share: [R, D].
+//
+// Sums are in one order whatever the number of keys: those that nobody sees change no bit.
 inline void attend(const float* queries, int64_t num_rows, const Held& held, const Seen& seen, float* mixed) {
-  std::vector<float> scores(num_rows * held.count), sums(num_rows);
-  const Product<Float> product{{queries, num_rows, held.size}, {held.keys, held.count, held.size}, scores.data()};
+  const int64_t apart = (held.count + Vector::size() - 1) / Vector::size() * Vector::size();
+  std::vector<float> scores(num_rows * apart, kNever), sums(num_rows);
+  const Product<Float> product{{queries, num_rows, held.size}, {held.keys, apart, held.size}, scores.data()};
   const Runs runs = seen.runs(held.count);
   for (const auto& [first, last] : runs) product.compute(first, last);
   const float scale = 1 / std::sqrt(static_cast<float>(held.size));
   for (int64_t row = 0; row < num_rows; ++row) {
-    sums[row] = weigh(scores.data() + row * held.count, seen.by(row, held.count), held.count, scale);
+    const std::span<float> own(scores.data() + row * apart, apart);
+    sums[row] = weigh(own, seen.by(row, held.count), held.count, scale);
   }
   int64_t row = 0;
   for (; row + 2 <= num_rows; row += 2) {
-    mix_all<2>(scores.data() + row * held.count, held, runs, sums.data() + row, mixed + row * held.size);
+    mix_all<2>(scores.data() + row * apart, apart, held, runs, sums.data() + row, mixed + row * held.size);
   }
-  if (row < num_rows) mix_all<1>(scores.data() + row * held.count, held, runs, sums.data() + row, mixed + row * held.size);
+  if (row < num_rows) {
+    mix_all<1>(scores.data() + row * apart, apart, held, runs, sums.data() + row, mixed + row * held.size);
+  }
 }
 
 }  // namespace duologue

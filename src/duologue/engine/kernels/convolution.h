@@ -16,6 +16,7 @@
 
 namespace duologue {
 
+// Rows from which panels are faster, for weights that are not in a cache as for those that are.
 constexpr int64_t kManySteps = 12;
 
 // Calls `use` with the row, step, channel and value of all that a state [B, C, steps] holds.

@@ -161,20 +161,21 @@ at::Tensor decode(
   auto x = at::zeros({batch, codes.size(2), semantic_proj.size(0)}, semantic.options());
   add_product(look_up(codes, semantic, 0, 1, num_entries), semantic_proj, x);
   if (codes.size(1) > 1) add_product(look_up(codes, acoustic, 1, codes.size(1), num_entries), acoustic_proj, x);
-  x = spread(x, weights.weight(), states.state());
 
+  const auto &kernel = weights.weight(), &before = states.state();
   const auto &lengths = states.next(), &frequencies = weights.next();
   std::vector<Layer> layers;
   for (int64_t index = 0; index < num_layers; ++index) layers.push_back(read_layer(weights, states, batch, eps));
   const auto come = lengths.contiguous();
-  const int64_t capacity = layers.front().keys.size(2);
+  const int64_t steps = codes.size(2) * (kernel.size(0) / 2), capacity = layers.front().keys.size(2);
   TORCH_CHECK(
-      come.numel() == batch && come.scalar_type() == at::kLong && x.size(1) <= capacity - window + 1, x.sizes(),
-      " steps are not for rings of ", capacity, " that have come to ", come.sizes());
+      come.numel() == batch && come.scalar_type() == at::kLong && steps <= capacity - window + 1, steps,
+      " steps of ", batch, " rows are not for rings of ", capacity, " that have come to ", come.sizes());
   const duologue::Places places(
-      come.const_data_ptr<int64_t>(), batch, x.size(1), capacity, window, frequencies);
+      come.const_data_ptr<int64_t>(), batch, steps, capacity, window, frequencies);
+  x = spread(x, kernel, before);
   for (const auto& layer : layers) x = layer(x, places);
-  lengths.add_(x.size(1));
+  lengths.add_(steps);
 
   x = read_convolution(weights)(x, begun(states), false);
   for (int64_t stage = 0; stage < num_stages; ++stage) {

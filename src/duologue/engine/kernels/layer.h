@@ -1,7 +1,7 @@
 // A layer of a transformer for a few rows; see decoder.cpp.
 //
-// Its weights take a core a tenth of a millisecond to read, and in a graph each of its twenty steps takes some
-// hundredths to begin and to end, for every thread. Here threads begin once and meet four times.
+// As twenty steps of a graph Mimi's took a quarter longer than as one (dev/LOG.md): here threads begin once and meet
+// four times, and otherwise wait for memory alone.
 
 #pragma once
 

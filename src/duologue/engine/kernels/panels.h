@@ -98,7 +98,7 @@ struct Panels {
     for (int r = 0; r < num_rows; ++r) {
       const int64_t start = (row + r) * num_outputs + output;
       if (count == kPanel && (added.bias == nullptr || added.bias_size % kPanel == 0)) {
-        const float* bias = added.bias + output % added.bias_size;
+        const float* bias = added.bias == nullptr ? nullptr : added.bias + output % added.bias_size;
         for (int half = 0; half < 2; ++half) {
           __m256 sum = sums[r][half];
           if (added.bias != nullptr) sum = _mm256_add_ps(sum, _mm256_loadu_ps(bias + 8 * half));
