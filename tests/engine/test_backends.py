@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 import duologue
 from duologue.codec.mimi import Mimi
@@ -147,7 +148,7 @@ def check_eight_bits(packed: Int8CSM) -> None:
 
 
 def test_each_module_has_graphs_of_its_own(quiet):
-    counted = torch._dynamo.testing.CompileCounter()
+    counted = CompileCounter()
 
     def apply(layer, x):
         return layer(x)
@@ -157,7 +158,16 @@ def test_each_module_has_graphs_of_its_own(quiet):
         assert counted.frame_count == num_graphs
 
     compiled, real = Compiled(apply), torch.compile
-    first, second = torch.nn.Linear(3, 5), torch.nn.Linear(3, 5)
+
+    class Layer(torch.nn.Linear):
+        def __init__(self):
+            super().__init__(3, 5)
+            self.steady = torch.ones(3)  # not cast with the weights
+
+        def forward(self, x):
+            return super().forward((x * self.steady).to(self.weight.dtype))
+
+    first, second = Layer(), Layer()
     second.hidden = torch.nn.Linear(1, 1)  # a module of other contents
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "compile", lambda function, **options: real(function, backend=counted, **options))
@@ -168,7 +178,7 @@ def test_each_module_has_graphs_of_its_own(quiet):
         with torch.no_grad():
             first.weight.add_(1)
         assert_applied(first, torch.randn(2, 3), 2)
-        assert_applied(first.double(), torch.randn(2, 3).double(), 3)
+        assert_applied(first.double(), torch.randn(2, 3), 3)
         kept = weakref.ref(second)
         del second
         gc.collect()

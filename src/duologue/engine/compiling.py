@@ -62,8 +62,13 @@ class Compiled:
         def kept_guards(found: Sequence[Any]) -> list[bool]:
             """All but the module's, and of these one weight's."""
             is_inside = [guard.name.startswith(f"{module_name}.") for guard in found]
-            of_weights = (index for index, guard in enumerate(found) if guard.guard_type == "TENSOR_MATCH")
-            first = next((index for index in of_weights if is_inside[index]), None)
+            # A parameter's: other tensors, such as rotary frequencies, are not cast with the module.
+            of_weights = (
+                index
+                for index, guard in enumerate(found)
+                if is_inside[index] and guard.guard_type == "TENSOR_MATCH" and isinstance(guard.value, nn.Parameter)
+            )
+            first = next(of_weights, None)
             return [not inside or index == first for index, inside in enumerate(is_inside)]
 
         # Each kind of input is compiled anew; an older torch gives up after eight, and goes on eager.

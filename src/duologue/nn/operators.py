@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Operators:
-    """Both take a few rows of float32, and what lies in memory in order, its last dimension a multiple of `WIDTH`.
+    """Both take float32, and what lies in memory in order, its last dimension a multiple of `WIDTH`.
 
     `multiply`: rows `[..., N]` and weights `[M, N]` to `[..., M]`. `attend`: queries `[B, H, T, D]`, keys and values
     `[B, num_kv_heads, S, D]`, and a mask as `Attention` has it, to `[B, H, T, D]`.
